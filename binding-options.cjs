@@ -1,0 +1,1 @@
+module.exports = { name: 'sealbd', napi_versions: [8] };

@@ -1,0 +1,183 @@
+/**
+ * The typed face of the addon. Every native symbol that TypeScript uses is declared here and nowhere else.
+ *
+ * - A `ref` names a byte of an arena: arena id * 2^32 + offset. Bounds are checked on every call.
+ * - A `KeyHandle` names a key slot: locked, guarded memory that holds one 256-bit key. Handles are numbers that
+ *   carry a generation; a stale one is an error, never another key. Slots are process-wide.
+ * - A `SegmentKeyHandle` names the expanded key of one segment (round keys, GHASH tables), in the same memory.
+ * - Status results of the run functions: `RUN_OK`, `RUN_WOULD_BLOCK`, `RUN_REVOKED`, `RUN_SHORT`,
+ *   a value <= `RUN_ERRNO_BASE` (an errno: RUN_ERRNO_BASE - errno), or >= 0: the index of the first block that
+ *   did not authenticate.
+ */
+import { createRequire } from 'node:module';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+declare const keyHandleBrand: unique symbol;
+declare const segmentKeyHandleBrand: unique symbol;
+export type KeyHandle = number & { readonly [keyHandleBrand]: true };
+export type SegmentKeyHandle = number & { readonly [segmentKeyHandleBrand]: true };
+
+export const RUN_OK = -1;
+export const RUN_WOULD_BLOCK = -2;
+export const RUN_REVOKED = -3;
+export const RUN_SHORT = -4;
+export const RUN_ERRNO_BASE = -1000;
+
+/** Wire values of the suites (docs/FORMAT.md). */
+export const SUITE_NONE = 0;
+export const SUITE_CTR = 1;
+export const SUITE_GCM = 2;
+
+export interface KernelInfo {
+  readonly name: string;
+  readonly supported: boolean;
+}
+
+/** Raw primitives on JavaScript buffers, for test vectors and benchmarks. `kernel` is a name of `cpuKernels`. */
+export interface Primitives {
+  /** SP 800-38A CTR; the 128-bit counter block is incremented big-endian. dst may equal src. */
+  ctr(kernel: string, key: Uint8Array, counterBlock: Uint8Array, src: Uint8Array, dst: Uint8Array): void;
+  /** SP 800-38D seal with a 96-bit IV; returns the 128-bit tag. */
+  gcmSeal(kernel: string, key: Uint8Array, iv: Uint8Array, aad: Uint8Array, src: Uint8Array, dst: Uint8Array): Buffer;
+  /** True and plaintext in dst, or false and dst all zeros. */
+  gcmOpen(
+    kernel: string,
+    key: Uint8Array,
+    iv: Uint8Array,
+    aad: Uint8Array,
+    tag: Uint8Array,
+    src: Uint8Array,
+    dst: Uint8Array,
+  ): boolean;
+  /** SP 800-38B. */
+  cmac(kernel: string, key: Uint8Array, message: Uint8Array): Buffer;
+  /** SP 800-108 counter mode, CMAC-AES256, 32-bit counter before the fixed input. */
+  kdf(kernel: string, key: Uint8Array, fixedInput: Uint8Array, lengthBits: number): Buffer;
+}
+
+export interface SecureMemoryStatus {
+  /** False where mlock was refused. */
+  readonly locked: boolean;
+  readonly pagesBytes: number;
+  readonly slotsUsed: number;
+  readonly segmentKeysUsed: number;
+}
+
+export interface Addon {
+  // Kernels.
+  cpuKernels(): KernelInfo[];
+  /** The kernel in use: the best supported one, or the one that SEALBD_CPU names. */
+  cpuSelected(): string;
+  readonly primitives: Primitives;
+
+  // Arenas.
+  arenaCreate(sizeBytes: number): { id: number; buffer: ArrayBuffer };
+  arenaFree(id: number): void;
+  arenaStats(): { arenas: number; bytes: number };
+
+  // Keys. Errors are thrown as Error with `code`: 'KEY_REVOKED', 'KEY_STALE', 'KEY_MEMORY', 'KEY_AUTH', 'EINVAL'.
+  secureMemory(): SecureMemoryStatus;
+  /** 256 bits from getrandom(2). */
+  keyGenerate(): KeyHandle;
+  /** Moves 32 bytes into a slot and wipes the source. */
+  keyImport(bytes: Uint8Array): KeyHandle;
+  /** The same for base64 text (44 characters at `start`); the text is overwritten with '*'. */
+  keyImportBase64(text: Uint8Array, start: number): KeyHandle;
+  /** Writes the key as 44 base64 characters to `text` at `start`. For the local: keyring file alone. */
+  keyExportBase64(key: KeyHandle, text: Uint8Array, start: number): void;
+  keyRetain(key: KeyHandle): void;
+  /** The last release wipes the slot. */
+  keyRelease(key: KeyHandle): void;
+  /** Wipes the slot and every segment key derived from it, for all threads, whoever still holds it. Jobs under
+   *  way end with RUN_REVOKED. Returns when the bytes are gone. */
+  keyRevoke(key: KeyHandle): void;
+  keyIsRevoked(key: KeyHandle): boolean;
+  keyEquals(a: KeyHandle, b: KeyHandle): boolean;
+  /** CMAC under KDF(key, label, context), 16 bytes. */
+  keyMac(key: KeyHandle, label: string, context: Uint8Array, data: Uint8Array): Buffer;
+  /** The same compared in constant time with the 16 bytes of `mac`. */
+  keyMacVerify(key: KeyHandle, label: string, context: Uint8Array, data: Uint8Array, mac: Uint8Array): boolean;
+  /** AES-256-GCM of one key under KDF(kek, "sealbd/v1/wrap", ""): nonce (12) || ciphertext (32) || tag (16). */
+  keyWrap(kek: KeyHandle, key: KeyHandle, aad: Uint8Array): Buffer;
+  /** Throws KEY_AUTH where the blob does not authenticate. */
+  keyUnwrap(kek: KeyHandle, blob: Uint8Array, aad: Uint8Array): KeyHandle;
+
+  // Segment keys and runs of slots. `key` of a SUITE_NONE segment is null.
+  segmentKeyDerive(key: KeyHandle | null, suite: number, context: Uint8Array): SegmentKeyHandle;
+  segmentKeyRelease(segmentKey: SegmentKeyHandle): void;
+  /**
+   * Seals `blocks` plain blocks at `src` (stride 4096) into slots at `dst` (stride 4128) for positions
+   * `position`, `position`+1, ...; block i gets lba + i and sequence + i; `durable` is the last sequence known
+   * durable, or -1 for no claim. `src` and `dst` must not overlap. Returns RUN_OK or RUN_REVOKED.
+   */
+  sealRun(
+    segmentKey: SegmentKeyHandle,
+    dst: number,
+    src: number,
+    blocks: number,
+    position: number,
+    lba: number,
+    sequence: number,
+    durable: number,
+    kind: number,
+  ): number;
+  /** Opens slots at `src` into blocks at `dst`; slot i must hold a data block of lba + i. Blocks that fail are zeroed. */
+  openRun(
+    segmentKey: SegmentKeyHandle,
+    dst: number,
+    src: number,
+    blocks: number,
+    position: number,
+    lba: number,
+  ): number;
+  /**
+   * The same from a file: reads `blocks` slots at `fileOffset` of `fd` into memory of the addon, opens them into
+   * `dst`. With `noWait`, RUN_WOULD_BLOCK where the bytes are not all in the page cache (RWF_NOWAIT).
+   */
+  readRun(
+    segmentKey: SegmentKeyHandle,
+    fd: number,
+    fileOffset: number,
+    blocks: number,
+    dst: number,
+    position: number,
+    lba: number,
+    noWait: boolean,
+  ): number;
+  /**
+   * Checks `blocks` slots at `src` one by one, whatever lba and sequence they claim, decrypting into `dst`
+   * (stride 4096). `valid[i]` becomes 1 or 0. Returns RUN_OK or RUN_REVOKED.
+   */
+  scanRun(
+    segmentKey: SegmentKeyHandle,
+    dst: number,
+    src: number,
+    blocks: number,
+    position: number,
+    valid: Uint8Array,
+  ): number;
+
+  // Small system things.
+  crc32c(bytes: Uint8Array, seed: number): number;
+  wipe(bytes: Uint8Array): void;
+  randomFill(bytes: Uint8Array): void;
+  /** flock(2), exclusive, non-blocking: true if taken. */
+  fileLock(fd: number): boolean;
+  /** fallocate(2) of [0, bytes) on a thread of its own; rejects with an Error whose code is the errno name. */
+  fileAllocate(fd: number, bytes: number): Promise<void>;
+  /** Raises RLIMIT_NOFILE to its hard limit, RLIMIT_MEMLOCK likewise; returns the limits in force. */
+  processLimits(): { openFiles: number; lockedBytes: number };
+}
+
+function load(): Addon {
+  const require = createRequire(import.meta.url);
+  for (const path of ['../../build/Release/sealbd.node']) {
+    const file = fileURLToPath(new URL(path, import.meta.url));
+    if (existsSync(file)) return require(file) as Addon;
+  }
+  const binding = require('pkg-prebuilds') as (dir: string, options: object) => Addon;
+  return binding(fileURLToPath(new URL('../..', import.meta.url)), require('../../binding-options.cjs') as object);
+}
+
+export const addon: Addon = load();
