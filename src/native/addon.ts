@@ -24,6 +24,12 @@ export const RUN_REVOKED = -3;
 export const RUN_SHORT = -4;
 export const RUN_ERRNO_BASE = -1000;
 
+/** Masks of socket events. */
+export const IO_READABLE = 1;
+export const IO_WRITABLE = 2;
+/** The peer is gone or the socket failed; a read gives what is left, then the end or the error. */
+export const IO_HANGUP = 4;
+
 /** Wire values of the suites (docs/FORMAT.md). */
 export const SUITE_NONE = 0;
 export const SUITE_CTR = 1;
@@ -157,6 +163,29 @@ export interface Addon {
     position: number,
     valid: Uint8Array,
   ): number;
+
+  // Sockets (native/io/poller.h): non-blocking, watched by one epoll set on the environment's event loop. A
+  // handle carries a generation and is never given out twice. Every function returns a value >= 0, or -errno.
+  /** `onReady(count)` is called once for each wake-up; `events` then holds `count` pairs of handle and IO_* mask. */
+  ioStart(events: Float64Array, onReady: (count: number) => void): number;
+  /** `address` is numeric, IPv4 or IPv6. Port 0 takes a free one; `ioName` tells which. */
+  ioListenTcp(address: string, port: number, backlog: number): number;
+  /** The file gets permission bits `mode`, replaces one that nobody listens on, and goes away with the handle. */
+  ioListenUnix(path: string, mode: number, backlog: number): number;
+  ioAccept(listener: number, bufferBytes: number): number;
+  /** 'HOST:PORT', '[HOST]:PORT' or 'unix:PATH' of this end (0) or the peer (1); '' where unknown. */
+  ioName(socket: number, peer: 0 | 1): string;
+  /** Receives into an arena: bytes, 0 at the end of the stream. */
+  ioReceive(socket: number, ref: number, length: number): number;
+  /** One sendmsg of `count` pairs of ref and length: bytes taken, perhaps fewer than given. */
+  ioSend(socket: number, pieces: Float64Array, count: number): number;
+  /** Which of IO_READABLE and IO_WRITABLE to report (level-triggered). With 0 nothing is, a hang-up included. */
+  ioInterest(socket: number, mask: number): number;
+  /** Closes the sending side. */
+  ioFinish(socket: number): number;
+  ioClose(socket: number): number;
+  /** Open handles of this environment, listeners included. */
+  ioSockets(): number;
 
   // Small system things.
   crc32c(bytes: Uint8Array, seed: number): number;
