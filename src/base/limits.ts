@@ -21,6 +21,14 @@ export const SEQUENCE_MAX = Number.MAX_SAFE_INTEGER;
 /** Most segments one volume can hold at once. */
 export const SEGMENTS_MAX = 1 << 24;
 
+// The block map (docs/FORMAT.md, map files).
+/** Blocks of the largest volume: block numbers are below this. */
+export const BLOCKS_MAX = VOLUME_BYTES_MAX / BLOCK_BYTES;
+/** Slot addresses (segment index * SEGMENT_SLOTS + position) are below this. */
+export const SLOT_ADDRESS_END = 2 ** 40 - 1;
+/** Most payload bytes of one chunk of a map file. */
+export const MAP_CHUNK_BYTES_MAX = 256 * KiB;
+
 // NBD.
 export const HANDSHAKE_TIMEOUT_MS = 10_000;
 export const OPTION_BYTES_MAX = 64 * KiB;
@@ -38,6 +46,21 @@ export const META_CONTEXTS_PER_OPTION_MAX = 64;
 // Memory.
 export const ARENA_CHUNK_BYTES = 2 * MiB;
 export const MAP_BYTES_MAX = 8 * 1024 * MiB;
+
+// Keys and small files.
+export const KEYRING_BYTES_MAX = MiB;
+export const SUPERBLOCK_BYTES_MAX = MiB;
+export const DEKS_PER_VOLUME_MAX = 1024;
+export const KEY_STRING_BYTES_MAX = 8192;
+/** Bounds what the parameters of an imported key file can make scrypt allocate. */
+export const SCRYPT_MEMORY_BYTES_MAX = 1024 * MiB;
+export const CONFIG_BYTES_MAX = MiB;
+
+// Administration.
+export const ADMIN_BODY_BYTES_MAX = 4 * MiB;
+export const VOLUMES_MAX = 4096;
+export const JOBS_RUNNING_MAX = 64;
+export const JOBS_REMEMBERED_MAX = 256;
 
 // Shutdown.
 export const STOP_DEADLINE_MS = 10_000;

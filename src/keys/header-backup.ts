@@ -1,0 +1,107 @@
+/**
+ * A copy of a superblock for safekeeping: without it, losing both copies loses the volume. It holds DEKs in their
+ * wrapped form only, so it is as secret as the KMS key is.
+ *
+ * magic `SBDHDR1\n` · version u16 · reserved u16 · length u32 · superblock bytes · CRC32C u32 of all before it
+ */
+import { ByteReader, ByteWriter, bytesEqual } from '../base/bytes.js';
+import { SealbdError } from '../base/errors.js';
+import { SUPERBLOCK_BYTES_MAX } from '../base/limits.js';
+import { formatUuid } from '../base/random.js';
+import type { KeyProviders } from '../kms/registry.js';
+import { addon } from '../native/addon.js';
+import type { Store } from '../store/store.js';
+import { newestCopy, readHeaderCopies, writeHeaderCopies } from './header-copies.js';
+import { type HeaderPins, unwrapHeader } from './header-unwrap.js';
+import { type DecodedSuperblock, decodeSuperblock, UUID_BYTES } from './superblock.js';
+
+const MAGIC = 'SBDHDR1\n';
+const VERSION = 1;
+const FIXED_BYTES = 16;
+const CRC_BYTES = 4;
+
+export function encodeHeaderBackup(superblock: Uint8Array): Uint8Array {
+  const writer = new ByteWriter(FIXED_BYTES + superblock.length + CRC_BYTES);
+  writer.text(MAGIC).u16(VERSION).zeros(2).u32(superblock.length).bytes(superblock);
+  return writer.u32(addon.crc32c(writer.written(), 0)).written();
+}
+
+/** The superblock's bytes. INTEGRITY where the file is not a backup, or is damaged. */
+export function decodeHeaderBackup(file: Uint8Array): Uint8Array {
+  const reader = new ByteReader(file, 'header backup');
+  reader.expect(MAGIC);
+  const version = reader.u16();
+  if (version !== VERSION) throw reader.error(`version ${version}, this program knows ${VERSION}`);
+  reader.zeros(2);
+  const length = reader.u32();
+  if (length > SUPERBLOCK_BYTES_MAX) throw reader.error('too long');
+  const bytes = reader.bytes(length);
+  const crc = addon.crc32c(file.subarray(0, reader.offset), 0);
+  if (reader.u32() !== crc) throw reader.error('wrong CRC: the file is damaged');
+  reader.end();
+  return bytes;
+}
+
+/** Backs up the newest copy that decodes. */
+export async function backUpHeader(store: Store): Promise<Uint8Array> {
+  return encodeHeaderBackup(newestCopy(await readHeaderCopies(store)).bytes);
+}
+
+export interface RestoreHeaderOptions {
+  readonly store: Store;
+  readonly providers: KeyProviders;
+  readonly pins: HeaderPins;
+  readonly file: Uint8Array;
+  /** Allows an older generation to replace a newer good superblock. */
+  readonly force: boolean;
+}
+
+/**
+ * Puts a backed-up superblock in place of both copies. The volume must not be open.
+ *
+ * - The backup must decode, and authenticate under the key that it names: a wrong one can't do harm.
+ * - It must be of this volume: the uuid of a superblock that still decodes, else of the checkpoint, decides. This
+ *   can't be forced.
+ * - A superblock of a higher generation that decodes is replaced with `force` only: it may hold newer DEKs, and
+ *   what was written under them would be lost.
+ */
+export async function restoreHeader(options: RestoreHeaderOptions): Promise<void> {
+  const bytes = decodeHeaderBackup(options.file);
+  const backup = decodeSuperblock(bytes);
+  await assertSameVolume(options.store, backup);
+  const found = await readHeaderCopies(options.store);
+  const present = found.copies[0]?.decoded.superblock;
+  const { generation } = backup.superblock;
+  if (present !== undefined && present.generation > generation && !options.force) {
+    throw new SealbdError(
+      'CONFLICT',
+      `the volume has a good superblock of generation ${present.generation}, the backup is of ${generation}; --force replaces it`,
+    );
+  }
+  const ring = await unwrapHeader(backup, options.providers, options.pins);
+  ring.revoke();
+  await writeHeaderCopies(options.store, bytes);
+}
+
+const CHECKPOINT_MAGIC = Buffer.from('SBDCKP1\n');
+const CHECKPOINT_UUID_AT = 16;
+
+async function assertSameVolume(store: Store, backup: DecodedSuperblock): Promise<void> {
+  const { uuid } = backup.superblock;
+  const found = await readHeaderCopies(store);
+  const uuids = found.copies.map((copy) => copy.decoded.superblock.uuid);
+  if (uuids.length === 0) {
+    for (const name of ['checkpoint', 'checkpoint.bak']) {
+      const bytes = await store.readSmall(name);
+      if (bytes === undefined || !bytesEqual(bytes.subarray(0, CHECKPOINT_MAGIC.length), CHECKPOINT_MAGIC))
+        continue;
+      uuids.push(bytes.subarray(CHECKPOINT_UUID_AT, CHECKPOINT_UUID_AT + UUID_BYTES));
+    }
+  }
+  const other = uuids.find((candidate) => !bytesEqual(candidate, uuid));
+  if (other === undefined) return;
+  throw new SealbdError(
+    'CONFLICT',
+    `the backup is of volume ${formatUuid(uuid)}, this is ${formatUuid(other)}`,
+  );
+}

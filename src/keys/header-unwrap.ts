@@ -1,0 +1,92 @@
+/** From a decoded superblock to proven DEKs: pins, unwrap, check values, MAC, in this order. */
+import { SealbdError } from '../base/errors.js';
+import { formatUuid } from '../base/random.js';
+import { KmsError, type WrapContext } from '../kms/provider.js';
+import type { KeyProviders } from '../kms/registry.js';
+import { addon, type KeyHandle, SUITE_NONE } from '../native/addon.js';
+import { DekRing, withPublicKey } from './dek-ring.js';
+import { suiteName } from './suite-names.js';
+import {
+  checkValueHolds,
+  type DecodedSuperblock,
+  type DekRecord,
+  type Suite,
+  superblockAuthenticates,
+} from './superblock.js';
+
+/** What the configuration says about a volume, so that who can write the disk can't substitute it. */
+export interface HeaderPins {
+  readonly uuid?: string | undefined;
+  readonly suite?: Suite | undefined;
+  readonly keyUri?: string | undefined;
+}
+
+/**
+ * The DEKs of a superblock that is proven authentic. Pins are checked before any key service is asked. Throws
+ * KmsError (key refused, unreachable or damaged) or INTEGRITY (pins, MAC); then no slot is left behind.
+ */
+export async function unwrapHeader(
+  decoded: DecodedSuperblock,
+  providers: KeyProviders,
+  pins: HeaderPins,
+): Promise<DekRing> {
+  const { superblock } = decoded;
+  assertPins(decoded, pins);
+  const handles = new Map<number, KeyHandle>();
+  try {
+    for (const record of superblock.deks) {
+      handles.set(record.id, await unwrapDek(superblock.uuid, record, providers));
+    }
+    const authenticates =
+      superblock.suite === SUITE_NONE
+        ? withPublicKey((key) => superblockAuthenticates(decoded, key))
+        : superblockAuthenticates(decoded, handles.get(superblock.activeDek)!);
+    if (!authenticates)
+      throw new SealbdError('INTEGRITY', 'superblock: it does not authenticate under its own DEK');
+    return new DekRing(handles);
+  } catch (error) {
+    for (const handle of handles.values()) addon.keyRelease(handle);
+    throw error;
+  }
+}
+
+async function unwrapDek(uuid: Uint8Array, record: DekRecord, providers: KeyProviders): Promise<KeyHandle> {
+  const context: WrapContext = { volumeUuid: uuid, dekId: record.id };
+  const { resolvedKeyId, keyVersion, wrapped: blob } = record;
+  const handle = await openRecorded(providers, record.keyUri).unwrap(
+    { blob, resolvedKeyId, keyVersion },
+    context,
+  );
+  if (checkValueHolds(handle, uuid, record)) return handle;
+  addon.keyRelease(handle);
+  throw new KmsError(
+    'damaged',
+    `${record.keyUri} gave another key than DEK ${record.id}: its check value is wrong`,
+  );
+}
+
+/** A URI on the disk that this program does not know is damage (or a newer program's), not bad usage. */
+function openRecorded(providers: KeyProviders, uri: string) {
+  try {
+    return providers.open(uri);
+  } catch (error) {
+    throw new KmsError('damaged', `the superblock names the key "${uri}"`, error);
+  }
+}
+
+function assertPins({ superblock }: DecodedSuperblock, pins: HeaderPins): void {
+  const fail = (what: string, wanted: string, found: string): never => {
+    throw new SealbdError(
+      'INTEGRITY',
+      `the configuration pins ${what} ${wanted}, the superblock has ${found}`,
+    );
+  };
+  const uuid = formatUuid(superblock.uuid);
+  if (pins.uuid !== undefined && pins.uuid.toLowerCase() !== uuid) fail('uuid', pins.uuid, uuid);
+  if (pins.suite !== undefined && pins.suite !== superblock.suite) {
+    fail('cipher', suiteName(pins.suite), suiteName(superblock.suite));
+  }
+  for (const dek of superblock.deks) {
+    if (pins.keyUri !== undefined && dek.keyUri !== pins.keyUri) fail('key', pins.keyUri, dek.keyUri);
+  }
+}

@@ -1,0 +1,150 @@
+/**
+ * `local:NAME`, the embedded default: a key in DIR/keyring.json. It protects nothing from whoever can read that
+ * file; it exists so that a volume can be tried, and later moved under a key that does protect it.
+ */
+import { join } from 'node:path';
+import { SealbdError } from '../../base/errors.js';
+import { NAME_PATTERN } from '../../base/limits.js';
+import { formatUuid, randomUuid } from '../../base/random.js';
+import { addon, type KeyHandle } from '../../native/addon.js';
+import {
+  type KeyDescription,
+  type KeyProvider,
+  type KmsEnvironment,
+  KmsError,
+  type ProviderScheme,
+  type WrapContext,
+  type WrappedKey,
+} from '../provider.js';
+import { Keyring } from './keyring.js';
+import type { LocalKey } from './keyring-codec.js';
+
+const KEY_VERSION = '1';
+
+export const localScheme: ProviderScheme = {
+  scheme: 'local',
+  syntax: 'local:NAME',
+  exposes: true,
+  open: (uri, environment) => new LocalProvider(localKeyName(uri), environment),
+};
+
+/** The name in `local:NAME`; USAGE where it is not one. */
+export function localKeyName(uri: string): string {
+  const name = uri.slice('local:'.length);
+  if (!uri.startsWith('local:') || !NAME_PATTERN.test(name)) {
+    throw new SealbdError(
+      'USAGE',
+      `key "${uri}" is not local:NAME with a name that matches ${NAME_PATTERN.source}`,
+    );
+  }
+  return name;
+}
+
+const keyrings = new Map<string, Keyring>();
+
+/** One object for each file, so that additions are serialised. */
+export function keyringOf(dataDirectory: string): Keyring {
+  const path = join(dataDirectory, 'keyring.json');
+  let keyring = keyrings.get(path);
+  if (keyring === undefined) {
+    keyring = new Keyring(path);
+    keyrings.set(path, keyring);
+  }
+  return keyring;
+}
+
+class LocalProvider implements KeyProvider {
+  readonly uri: string;
+  readonly #name: string;
+  readonly #keyring: Keyring;
+  readonly #environment: KmsEnvironment;
+
+  constructor(name: string, environment: KmsEnvironment) {
+    this.uri = `local:${name}`;
+    this.#name = name;
+    this.#environment = environment;
+    this.#keyring = keyringOf(environment.dataDirectory);
+  }
+
+  async ensure(): Promise<void> {
+    const id = formatUuid(randomUuid(this.#environment.random));
+    const createdAt = new Date(this.#environment.clock.now()).toISOString();
+    const added = await this.#keyring.add({ name: this.#name, id, createdAt }, () => addon.keyGenerate());
+    if (added)
+      this.#environment.log.warn(
+        { keyUri: this.uri },
+        'made a local key, which protects nothing from whoever can read keyring.json',
+      );
+  }
+
+  describe(): Promise<KeyDescription> {
+    return this.#keyring.withKey(this.#name, (key) => ({
+      resolvedKeyId: resolved(key),
+      keyVersion: KEY_VERSION,
+      detail: `in ${this.#keyring.path} since ${key.createdAt}`,
+    }));
+  }
+
+  wrap(dek: KeyHandle, context: WrapContext): Promise<WrappedKey> {
+    return this.#keyring.withKey(this.#name, (key) => ({
+      blob: addon.keyWrap(key.handle, dek, wrapAad(context)),
+      resolvedKeyId: resolved(key),
+      keyVersion: KEY_VERSION,
+    }));
+  }
+
+  unwrap(wrapped: WrappedKey, context: WrapContext): Promise<KeyHandle> {
+    return this.#keyring.withKey(this.#name, (key) => {
+      if (resolved(key) !== wrapped.resolvedKeyId) {
+        throw new KmsError(
+          'refused',
+          `${this.uri} is now another key than the one that wrapped this DEK (${wrapped.resolvedKeyId})`,
+        );
+      }
+      try {
+        return addon.keyUnwrap(key.handle, wrapped.blob, wrapAad(context));
+      } catch (error) {
+        if ((error as { code?: unknown }).code !== 'KEY_AUTH') throw error;
+        throw new KmsError(
+          'damaged',
+          `the wrapped DEK ${context.dekId} does not belong to ${this.uri}`,
+          error,
+        );
+      }
+    });
+  }
+
+  async rewrap(wrapped: WrappedKey, from: KeyProvider, context: WrapContext): Promise<WrappedKey> {
+    const dek = await from.unwrap(wrapped, context);
+    try {
+      return await this.wrap(dek, context);
+    } finally {
+      addon.keyRelease(dek);
+    }
+  }
+
+  async check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle | undefined): Promise<void> {
+    const unwrapped = await this.unwrap(wrapped, context);
+    try {
+      if (dek === undefined || addon.keyEquals(unwrapped, dek)) return;
+      throw new KmsError(
+        'damaged',
+        `${this.uri} unwraps DEK ${context.dekId} to another key than the one in use`,
+      );
+    } finally {
+      addon.keyRelease(unwrapped);
+    }
+  }
+}
+
+function resolved(key: LocalKey): string {
+  return `local:${key.name}#${key.id}`;
+}
+
+/** be32(DEK id) ‖ uuid (docs/FORMAT.md). */
+function wrapAad(context: WrapContext): Uint8Array {
+  const aad = Buffer.alloc(4 + context.volumeUuid.length);
+  aad.writeUInt32BE(context.dekId, 0);
+  aad.set(context.volumeUuid, 4);
+  return aad;
+}

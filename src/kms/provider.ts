@@ -1,0 +1,81 @@
+/**
+ * What sealbd asks of a key service. A provider is one file that implements `KeyProvider`, and one line in
+ * registry.ts. DEKs are generated here and only ever wrapped by the service; key bytes pass between the service
+ * and a slot of the addon, never through a string.
+ */
+import type { Clock } from '../base/clock.js';
+import { SealbdError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import type { RandomSource } from '../base/random.js';
+import type { KeyHandle } from '../native/addon.js';
+
+/** What every wrap is bound to: AAD for `local:`, the encryption context of a cloud service. */
+export interface WrapContext {
+  readonly volumeUuid: Uint8Array;
+  readonly dekId: number;
+}
+
+export interface WrappedKey {
+  readonly blob: Uint8Array;
+  /** The key itself, not an alias that can be pointed elsewhere. */
+  readonly resolvedKeyId: string;
+  readonly keyVersion: string;
+}
+
+export interface KeyDescription {
+  readonly resolvedKeyId: string;
+  readonly keyVersion: string;
+  /** What the service says about the key, for people. */
+  readonly detail: string;
+}
+
+/** All methods reject with a KmsError. */
+export interface KeyProvider {
+  readonly uri: string;
+  /** Makes the key where the provider can and it is missing. Only creating a volume calls this. */
+  ensure(): Promise<void>;
+  /** What the service knows about the key. Says nothing about permission to use it. */
+  describe(): Promise<KeyDescription>;
+  wrap(dek: KeyHandle, context: WrapContext): Promise<WrappedKey>;
+  /** The caller owns the handle that it gets. */
+  unwrap(wrapped: WrappedKey, context: WrapContext): Promise<KeyHandle>;
+  /** The same DEK under this provider's key, newest version; `from` is the provider that wrapped it. */
+  rewrap(wrapped: WrappedKey, from: KeyProvider, context: WrapContext): Promise<WrappedKey>;
+  /** Proves that the key can be used now: a real unwrap, compared with `dek` in the addon where it is given. */
+  check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle | undefined): Promise<void>;
+}
+
+/** What a provider gets from the daemon. */
+export interface KmsEnvironment {
+  readonly dataDirectory: string;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  readonly log: Logger;
+}
+
+export interface ProviderScheme {
+  readonly scheme: string;
+  /** The part after `scheme:`, for messages. */
+  readonly syntax: string;
+  /** Throws USAGE where the URI is malformed. Opening contacts nobody. */
+  open(uri: string, environment: KmsEnvironment): KeyProvider;
+  /** True where a copy of the data directory may contain the key, so that its DEKs count as exposed. */
+  readonly exposes: boolean;
+}
+
+/**
+ * refused: the service answered and said no; confirm, then stop.
+ * unreachable: no answer, or one that says nothing about the key; keep trying.
+ * damaged: the wrapped DEK does not belong to this key or context; never overwrite it.
+ */
+export type KmsErrorKind = 'refused' | 'unreachable' | 'damaged';
+
+export class KmsError extends SealbdError {
+  readonly kind: KmsErrorKind;
+
+  constructor(kind: KmsErrorKind, message: string, cause?: unknown) {
+    super(kind === 'damaged' ? 'INTEGRITY' : 'KEY_UNAVAILABLE', message, { cause });
+    this.name = 'KmsError';
+    this.kind = kind;
+  }
+}

@@ -1,0 +1,30 @@
+/** Key providers by URI scheme. A new one is a file and a line in SCHEMES. */
+import { SealbdError } from '../base/errors.js';
+import { localScheme } from './local/provider.js';
+import type { KeyProvider, KmsEnvironment, ProviderScheme } from './provider.js';
+
+const SCHEMES: readonly ProviderScheme[] = [localScheme];
+
+export class KeyProviders {
+  readonly #environment: KmsEnvironment;
+
+  constructor(environment: KmsEnvironment) {
+    this.#environment = environment;
+  }
+
+  open(uri: string): KeyProvider {
+    return schemeOf(uri).open(uri, this.#environment);
+  }
+
+  /** Whether a copy of the data directory may hold the key that `uri` names. */
+  exposes(uri: string): boolean {
+    return schemeOf(uri).exposes;
+  }
+}
+
+function schemeOf(uri: string): ProviderScheme {
+  const scheme = SCHEMES.find((candidate) => uri.startsWith(`${candidate.scheme}:`));
+  if (scheme !== undefined) return scheme;
+  const known = SCHEMES.map((candidate) => candidate.syntax).join(', ');
+  throw new SealbdError('USAGE', `key "${uri}" is of no known kind; expected ${known}`);
+}
