@@ -1,0 +1,64 @@
+/** The configuration file, as TOML spells it. Every key is optional; an unknown one is an error. */
+import { z } from 'zod';
+import { isSealbdError } from '../base/errors.js';
+import { NAME_PATTERN } from '../base/limits.js';
+import { parseDuration, parseSize } from '../base/units.js';
+import { CIPHER_NAMES } from '../keys/suite-names.js';
+
+const KEY_URI_PATTERN = /^[a-z]+:.+$/;
+
+/** Text that `parse` takes, with its USAGE message as the issue. */
+function parsed(parse: (text: string) => number) {
+  return z.string().transform((text, context) => {
+    try {
+      return parse(text);
+    } catch (error) {
+      if (!isSealbdError(error, 'USAGE')) throw error;
+      context.addIssue({ code: 'custom', message: error.message.replace(/^.*? is not /, 'expected ') });
+      return z.NEVER;
+    }
+  });
+}
+
+const size = parsed((text) => parseSize(text, 'size'));
+const duration = parsed((text) => parseDuration(text, 'time'));
+const addressList = z.union([z.string(), z.array(z.string()).min(1)]);
+
+export const volumePinSchema = z.strictObject({
+  uuid: z.uuid().optional(),
+  cipher: z.enum(CIPHER_NAMES).optional(),
+  key: z.string().regex(KEY_URI_PATTERN, 'expected a key URI such as local:NAME').optional(),
+});
+
+export const configSchema = z.strictObject({
+  data: z.string().min(1).optional(),
+  listen: addressList.optional(),
+  admin: z.string().optional(),
+  admin_token: z.string().min(16, 'expected at least 16 characters').optional(),
+  insecure: z.boolean().optional(),
+  allow_unlocked_keys: z.boolean().optional(),
+  require_keys: z.boolean().optional(),
+  log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).optional() }).optional(),
+  tuning: z
+    .strictObject({
+      /** Threads of the cipher pool. */
+      pool_threads: z.int().min(1).max(64).optional(),
+      /** Written runs of at least this many bytes are sealed by the pool, shorter ones inline. */
+      pool_seal_from: size.optional(),
+      /** The same for reads. */
+      pool_read_from: size.optional(),
+      /** Longest time that an acknowledged write stays in memory alone. */
+      buffer_age: duration.optional(),
+      /** Bytes written since the last checkpoint that start the next one. */
+      checkpoint_after: size.optional(),
+      /** A volume that changed is checkpointed at least this often. */
+      checkpoint_interval: duration.optional(),
+      /** Memory for the block map of one volume. */
+      map_memory_max: size.optional(),
+    })
+    .optional(),
+  volumes: z.record(z.string().regex(NAME_PATTERN, 'expected a volume name'), volumePinSchema).optional(),
+});
+
+export type ConfigFile = z.infer<typeof configSchema>;
+export type TuningConfig = NonNullable<ConfigFile['tuning']>;

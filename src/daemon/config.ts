@@ -1,0 +1,185 @@
+/**
+ * What the daemon runs with: flags, then environment (data directory and admin token only), then the file, then
+ * defaults. Relative paths of the file are relative to it; those of flags, to the caller's directory. Errors name
+ * the key, its value and what was expected.
+ */
+import { readFileSync, statSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { parse, TomlError } from 'smol-toml';
+import type { z } from 'zod';
+import { messageOf, SealbdError } from '../base/errors.js';
+import { CONFIG_BYTES_MAX, NAME_PATTERN } from '../base/limits.js';
+import { parseSize } from '../base/units.js';
+import type { HeaderPins } from '../keys/header-unwrap.js';
+import { suiteOf } from '../keys/suite-names.js';
+import { type Address, formatAddress, isLocalAddress, parseAddress } from './addresses.js';
+import { type ConfigFile, configSchema, type TuningConfig } from './config-schema.js';
+
+const DEFAULT_LISTEN = '127.0.0.1:10809';
+export const DEFAULT_DATA = './sealbd-data';
+
+export interface DaemonConfig {
+  readonly dataDirectory: string;
+  readonly listen: readonly Address[];
+  /** An admin address beside DIR/admin.sock, which is always there. */
+  readonly admin: Address | undefined;
+  readonly adminToken: string | undefined;
+  readonly allowUnlockedKeys: boolean;
+  readonly requireKeys: boolean;
+  readonly defaultVolume: { readonly name: string; readonly sizeBytes: number } | undefined;
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+  readonly tuning: TuningConfig;
+  readonly pins: ReadonlyMap<string, HeaderPins>;
+}
+
+/** Flags of `serve`, as they came. */
+export interface ServeFlags {
+  readonly data?: string | undefined;
+  readonly config?: string | undefined;
+  readonly listen?: readonly string[] | undefined;
+  readonly admin?: string | undefined;
+  readonly defaultVolume?: string | undefined;
+  readonly requireKeys?: boolean | undefined;
+  readonly allowUnlockedKeys?: boolean | undefined;
+  readonly insecure?: boolean | undefined;
+}
+
+export function resolveConfig(
+  flags: ServeFlags,
+  environment: NodeJS.ProcessEnv,
+  workingDirectory: string,
+): DaemonConfig {
+  const path = flags.config === undefined ? undefined : resolve(workingDirectory, flags.config);
+  const file = path === undefined ? {} : readConfigFile(path);
+  const fileBase = path === undefined ? workingDirectory : dirname(path);
+  const config: DaemonConfig = {
+    dataDirectory: dataDirectory(flags.data, environment, workingDirectory, file.data, fileBase),
+    listen: listenAddresses(flags, workingDirectory, file, fileBase),
+    admin: adminAddress(flags, workingDirectory, file, fileBase),
+    adminToken: environment.SEALBD_ADMIN_TOKEN || file.admin_token,
+    allowUnlockedKeys: flags.allowUnlockedKeys ?? file.allow_unlocked_keys ?? false,
+    requireKeys: flags.requireKeys ?? file.require_keys ?? false,
+    defaultVolume: parseDefaultVolume(flags.defaultVolume),
+    logLevel: file.log?.level ?? 'info',
+    tuning: file.tuning ?? {},
+    pins: pinsOf(file),
+  };
+  assertSafe(config, flags.insecure ?? file.insecure ?? false);
+  return config;
+}
+
+/** DIR: the flag, SEALBD_DATA, the file, ./sealbd-data. The CLI's other commands use it without a file. */
+export function dataDirectory(
+  flag: string | undefined,
+  environment: NodeJS.ProcessEnv,
+  workingDirectory: string,
+  fromFile?: string,
+  fileBase: string = workingDirectory,
+): string {
+  const given = flag ?? (environment.SEALBD_DATA || undefined);
+  if (given !== undefined) return resolve(workingDirectory, given);
+  if (fromFile !== undefined) return resolve(fileBase, fromFile);
+  return resolve(workingDirectory, DEFAULT_DATA);
+}
+
+export function readConfigFile(path: string): ConfigFile {
+  let text: string;
+  try {
+    if (statSync(path).size > CONFIG_BYTES_MAX) throw new Error(`larger than ${CONFIG_BYTES_MAX} bytes`);
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new SealbdError('USAGE', `cannot read the configuration ${path}: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+  return parseConfig(text, path);
+}
+
+/** `source` names the file in errors. */
+export function parseConfig(text: string, source: string): ConfigFile {
+  let raw: unknown;
+  try {
+    raw = parse(text);
+  } catch (error) {
+    const where = error instanceof TomlError ? `line ${error.line}: ` : '';
+    const what = messageOf(error).split('\n')[0];
+    throw new SealbdError('USAGE', `${source}: ${where}${what}`, { cause: error });
+  }
+  const result = configSchema.safeParse(raw);
+  if (result.success) return result.data;
+  const problems = result.error.issues.map((issue) => describeIssue(issue, raw));
+  throw new SealbdError('USAGE', `${source}: ${problems.join('; ')}`);
+}
+
+function describeIssue(issue: z.core.$ZodIssue, raw: unknown): string {
+  const key = issue.path.join('.');
+  if (issue.code === 'unrecognized_keys') {
+    return `unknown key ${issue.keys.map((name) => (key === '' ? name : `${key}.${name}`)).join(', ')}`;
+  }
+  const value = issue.path.reduce<unknown>(
+    (at, part) => (at as Record<PropertyKey, unknown> | undefined)?.[part],
+    raw,
+  );
+  // A secret must not be quoted back into a log.
+  const shown = key === 'admin_token' ? '(hidden)' : JSON.stringify(value);
+  const expectation = issue.code === 'invalid_key' ? 'expected a volume name' : issue.message;
+  return `${key} = ${shown}: ${expectation}`;
+}
+
+function listenAddresses(flags: ServeFlags, cwd: string, file: ConfigFile, fileBase: string): Address[] {
+  if (flags.listen !== undefined && flags.listen.length > 0) {
+    return flags.listen.map((text) => parseAddress(text, '--listen', cwd));
+  }
+  const fromFile = file.listen === undefined ? [DEFAULT_LISTEN] : [file.listen].flat();
+  return fromFile.map((text) => parseAddress(text, 'listen', fileBase));
+}
+
+function adminAddress(
+  flags: ServeFlags,
+  cwd: string,
+  file: ConfigFile,
+  fileBase: string,
+): Address | undefined {
+  if (flags.admin !== undefined) return parseAddress(flags.admin, '--admin', cwd);
+  return file.admin === undefined ? undefined : parseAddress(file.admin, 'admin', fileBase);
+}
+
+function parseDefaultVolume(text: string | undefined): DaemonConfig['defaultVolume'] {
+  if (text === undefined) return undefined;
+  const colon = text.indexOf(':');
+  const name = text.slice(0, colon);
+  if (colon < 0 || !NAME_PATTERN.test(name)) {
+    throw new SealbdError('USAGE', `--default-volume: "${text}" is not NAME:SIZE, such as default:10G`);
+  }
+  return { name, sizeBytes: parseSize(text.slice(colon + 1), '--default-volume') };
+}
+
+function pinsOf(file: ConfigFile): Map<string, HeaderPins> {
+  const pins = new Map<string, HeaderPins>();
+  for (const [name, pin] of Object.entries(file.volumes ?? {})) {
+    pins.set(name, {
+      uuid: pin.uuid?.toLowerCase(),
+      suite: pin.cipher === undefined ? undefined : suiteOf(pin.cipher),
+      keyUri: pin.key,
+    });
+  }
+  return pins;
+}
+
+function assertSafe(config: DaemonConfig, insecure: boolean): void {
+  const { admin, adminToken } = config;
+  if (admin?.kind === 'tcp' && adminToken === undefined) {
+    throw new SealbdError(
+      'USAGE',
+      `admin address ${formatAddress(admin)} needs a token: set SEALBD_ADMIN_TOKEN or admin_token in the configuration`,
+    );
+  }
+  if (insecure) return;
+  for (const address of [...config.listen, ...(admin === undefined ? [] : [admin])]) {
+    if (isLocalAddress(address)) continue;
+    throw new SealbdError(
+      'USAGE',
+      `${formatAddress(address)} can be reached from other machines and traffic would not be encrypted; --insecure allows it`,
+    );
+  }
+}

@@ -1,0 +1,42 @@
+/** DIR and its lock. Whoever holds the lock is the only daemon on it; the kernel drops it with the process. */
+import { constants, promises as fs } from 'node:fs';
+import { join } from 'node:path';
+import { messageOf, SealbdError } from '../base/errors.js';
+import { addon } from '../native/addon.js';
+
+export class DataDirectory {
+  readonly path: string;
+  readonly #lock: fs.FileHandle;
+
+  private constructor(path: string, lock: fs.FileHandle) {
+    this.path = path;
+    this.#lock = lock;
+  }
+
+  get volumesPath(): string {
+    return join(this.path, 'volumes');
+  }
+
+  /** Makes the directory where it is missing (mode 0700). CONFLICT where another daemon has it. */
+  static async open(path: string): Promise<DataDirectory> {
+    let lock: fs.FileHandle | undefined;
+    try {
+      await fs.mkdir(join(path, 'volumes'), { recursive: true, mode: 0o700 });
+      lock = await fs.open(join(path, 'lock'), constants.O_RDWR | constants.O_CREAT, 0o600);
+      if (!addon.fileLock(lock.fd)) {
+        throw new SealbdError('CONFLICT', `another daemon serves ${path}: its lock is taken`);
+      }
+      return new DataDirectory(path, lock);
+    } catch (error) {
+      await lock?.close();
+      if (error instanceof SealbdError) throw error;
+      throw new SealbdError('FAILED', `cannot use the data directory ${path}: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#lock.close();
+  }
+}

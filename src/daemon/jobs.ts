@@ -1,0 +1,158 @@
+/** Long work that runs in the daemon whether or not anybody watches: progress, cancel, and the last results. */
+import type { JobInfo, VerifyResult } from '../admin/schemas.js';
+import type { Clock } from '../base/clock.js';
+import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
+import { JOBS_REMEMBERED_MAX, JOBS_RUNNING_MAX } from '../base/limits.js';
+import type { Logger } from '../base/log.js';
+
+export interface JobControl {
+  readonly signal: AbortSignal;
+  onProgress(doneBytes: number, totalBytes: number): void;
+}
+
+interface Job {
+  readonly id: string;
+  readonly kind: JobInfo['kind'];
+  readonly volume: string;
+  readonly abort: AbortController;
+  readonly startedAt: number;
+  state: JobInfo['state'];
+  doneBytes: number;
+  totalBytes: number;
+  endedAt: number | undefined;
+  error: JobInfo['error'];
+  result: VerifyResult | undefined;
+  ended: Promise<void>;
+}
+
+export class Jobs {
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #jobs = new Map<string, Job>();
+  #nextId = 1;
+
+  constructor(clock: Clock, log: Logger) {
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  /** CONFLICT where the volume has a job of this kind already, or too many jobs run. */
+  start(
+    kind: JobInfo['kind'],
+    volume: string,
+    work: (control: JobControl) => Promise<VerifyResult>,
+  ): JobInfo {
+    const running = this.#running();
+    if (running.some((job) => job.volume === volume && job.kind === kind)) {
+      throw new SealbdError('CONFLICT', `volume "${volume}" has a ${kind} job under way`);
+    }
+    if (running.length >= JOBS_RUNNING_MAX) {
+      throw new SealbdError('CONFLICT', `${JOBS_RUNNING_MAX} jobs are under way; more are not started`);
+    }
+    const job: Job = {
+      id: String(this.#nextId),
+      kind,
+      volume,
+      abort: new AbortController(),
+      startedAt: this.#clock.now(),
+      state: 'running',
+      doneBytes: 0,
+      totalBytes: 0,
+      endedAt: undefined,
+      error: null,
+      result: undefined,
+      ended: Promise.resolve(),
+    };
+    this.#nextId += 1;
+    this.#forgetOldest();
+    this.#jobs.set(job.id, job);
+    job.ended = this.#run(job, work);
+    return view(job);
+  }
+
+  list(): JobInfo[] {
+    return [...this.#jobs.values()].map(view);
+  }
+
+  get(id: string): JobInfo {
+    return view(this.#find(id));
+  }
+
+  /** Waits until the job has ended. Cancelling one that ended already is a CONFLICT. */
+  async cancel(id: string): Promise<JobInfo> {
+    const job = this.#find(id);
+    if (job.state !== 'running') throw new SealbdError('CONFLICT', `job ${id} is ${job.state}`);
+    job.abort.abort();
+    await job.ended;
+    return view(job);
+  }
+
+  /** Of one volume, or all of them. */
+  async cancelAll(volume?: string): Promise<void> {
+    const jobs = this.#running().filter((job) => volume === undefined || job.volume === volume);
+    for (const job of jobs) job.abort.abort();
+    await Promise.all(jobs.map((job) => job.ended));
+  }
+
+  async #run(job: Job, work: (control: JobControl) => Promise<VerifyResult>): Promise<void> {
+    const fields = { job: job.id, kind: job.kind, volume: job.volume };
+    this.#log.info(fields, 'job started');
+    try {
+      job.result = await work({
+        signal: job.abort.signal,
+        onProgress: (doneBytes, totalBytes) => {
+          job.doneBytes = doneBytes;
+          job.totalBytes = totalBytes;
+        },
+      });
+      job.state = 'done';
+    } catch (error) {
+      job.state = job.abort.signal.aborted ? 'cancelled' : 'failed';
+      const code = isSealbdError(error) ? error.code : 'FAILED';
+      if (job.state === 'failed') job.error = { code, message: messageOf(error) };
+    }
+    job.endedAt = this.#clock.now();
+    const outcome = {
+      ...fields,
+      state: job.state,
+      reason: job.error?.message,
+      lost: job.result?.lost.length,
+    };
+    if (job.state === 'failed' || (job.result?.lost.length ?? 0) > 0) this.#log.error(outcome, 'job ended');
+    else this.#log.info(outcome, 'job ended');
+  }
+
+  #running(): Job[] {
+    return [...this.#jobs.values()].filter((job) => job.state === 'running');
+  }
+
+  #find(id: string): Job {
+    const job = this.#jobs.get(id);
+    if (job === undefined) throw new SealbdError('NOT_FOUND', `no job ${id}`);
+    return job;
+  }
+
+  /** A Map iterates in order of insertion. */
+  #forgetOldest(): void {
+    for (const job of this.#jobs.values()) {
+      if (this.#jobs.size < JOBS_REMEMBERED_MAX) return;
+      if (job.state !== 'running') this.#jobs.delete(job.id);
+    }
+  }
+}
+
+function view(job: Job): JobInfo {
+  const { id, kind, volume, state, doneBytes, totalBytes, error } = job;
+  return {
+    id,
+    kind,
+    volume,
+    state,
+    doneBytes,
+    totalBytes,
+    startedAt: new Date(job.startedAt).toISOString(),
+    endedAt: job.endedAt === undefined ? null : new Date(job.endedAt).toISOString(),
+    error,
+    result: job.result ?? null,
+  };
+}

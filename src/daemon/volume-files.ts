@@ -1,0 +1,143 @@
+/**
+ * The directories of volumes. A name that starts with a dot is unfinished business: a volume being made, or one
+ * being deleted. Such directories are erased when the daemon starts.
+ */
+import { constants, promises as fs } from 'node:fs';
+import { join } from 'node:path';
+import { errnoOf, SealbdError } from '../base/errors.js';
+import { NAME_PATTERN, SUPERBLOCK_BYTES_MAX } from '../base/limits.js';
+import type { RandomSource } from '../base/random.js';
+import { SUPERBLOCK_NAMES } from '../keys/header-copies.js';
+
+const SEGMENT_PATTERN = /^seg-[0-9a-f]{16}$/;
+
+export class VolumeFiles {
+  readonly #root: string;
+  readonly #random: RandomSource;
+
+  /** `root` is DIR/volumes. */
+  constructor(root: string, random: RandomSource) {
+    this.#root = root;
+    this.#random = random;
+  }
+
+  pathOf(name: string): string {
+    return join(this.#root, name);
+  }
+
+  /** Names of volumes, sorted. */
+  async list(): Promise<string[]> {
+    const entries = await fs.readdir(this.#root, { withFileTypes: true });
+    return entries
+      .filter((entry) => entry.isDirectory() && NAME_PATTERN.test(entry.name))
+      .map((entry) => entry.name)
+      .sort();
+  }
+
+  /** Finishes what a crash interrupted. Returns the names that were erased. */
+  async eraseUnfinished(): Promise<string[]> {
+    const entries = await fs.readdir(this.#root, { withFileTypes: true });
+    const names = entries
+      .filter((entry) => entry.isDirectory() && entry.name.startsWith('.'))
+      .map(({ name }) => name);
+    for (const name of names) await this.#eraseDirectory(name);
+    return names;
+  }
+
+  /** A fresh directory for a volume in the making, as a path. */
+  async makeTemporary(name: string): Promise<string> {
+    const path = this.pathOf(this.#temporaryName('create', name));
+    await fs.mkdir(path, { mode: 0o700 });
+    return path;
+  }
+
+  /** Gives a finished volume its name, durably. CONFLICT where it is taken. */
+  async publish(temporaryPath: string, name: string): Promise<void> {
+    await syncPath(temporaryPath);
+    if (await this.#exists(name)) throw new SealbdError('CONFLICT', `volume "${name}" exists already`);
+    await fs.rename(temporaryPath, this.pathOf(name));
+    await syncPath(this.#root);
+  }
+
+  async discardTemporary(temporaryPath: string): Promise<void> {
+    await eraseKeys(temporaryPath);
+    await fs.rm(temporaryPath, { recursive: true, force: true });
+  }
+
+  /** Crypto-erase: the wrapped DEKs are overwritten and gone before anything else is. */
+  async erase(name: string): Promise<void> {
+    await eraseKeys(this.pathOf(name));
+    const temporary = this.#temporaryName('delete', name);
+    await fs.rename(this.pathOf(name), this.pathOf(temporary));
+    await syncPath(this.#root);
+    await this.#eraseDirectory(temporary);
+  }
+
+  /** What the segment files of a volume that is not open take. */
+  async usage(name: string): Promise<{ segments: number; storedBytes: number }> {
+    let segments = 0;
+    let storedBytes = 0;
+    for (const file of await fs.readdir(this.pathOf(name))) {
+      if (!SEGMENT_PATTERN.test(file)) continue;
+      segments += 1;
+      storedBytes += (await fs.stat(join(this.pathOf(name), file))).size;
+    }
+    return { segments, storedBytes };
+  }
+
+  async #eraseDirectory(name: string): Promise<void> {
+    await eraseKeys(this.pathOf(name));
+    await fs.rm(this.pathOf(name), { recursive: true });
+    await syncPath(this.#root);
+  }
+
+  async #exists(name: string): Promise<boolean> {
+    try {
+      await fs.lstat(this.pathOf(name));
+      return true;
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return false;
+      throw error;
+    }
+  }
+
+  #temporaryName(what: string, name: string): string {
+    const suffix = Buffer.from(this.#random.fill(new Uint8Array(8))).toString('hex');
+    return `.${what}-${name}-${suffix}`;
+  }
+}
+
+/** Overwriting in place reaches the old blocks on filesystems that do not copy on write; it costs nothing elsewhere. */
+async function eraseKeys(directory: string): Promise<void> {
+  for (const name of SUPERBLOCK_NAMES) {
+    for (const file of [name, `${name}.tmp`]) await overwriteAndUnlink(join(directory, file));
+  }
+  await syncPath(directory);
+}
+
+async function overwriteAndUnlink(path: string): Promise<void> {
+  let file: fs.FileHandle;
+  try {
+    file = await fs.open(path, constants.O_RDWR | constants.O_NOFOLLOW);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return;
+    throw error;
+  }
+  try {
+    const { size } = await file.stat();
+    await file.write(new Uint8Array(Math.min(size, SUPERBLOCK_BYTES_MAX)), 0, undefined, 0);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await fs.unlink(path);
+}
+
+async function syncPath(path: string): Promise<void> {
+  const directory = await fs.open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
