@@ -1,0 +1,40 @@
+/** The storage engine as the daemon uses it, and how a volume's options become the engine's. */
+import type { Clock } from '../base/clock.js';
+import type { Logger } from '../base/log.js';
+import type { BlockDevice } from '../device/block-device.js';
+import type { Suite } from '../keys/superblock.js';
+import type { KeyHandle } from '../native/addon.js';
+import type { Store } from '../store/store.js';
+
+export interface EngineVolume extends BlockDevice {
+  readonly state: 'serving' | 'failed' | 'stopped';
+  readonly failure: string | undefined;
+  stats(): { readonly mappedBytes: number; readonly storedBytes: number; readonly segments: number };
+  segmentsByDek(): Map<number, { segments: number; bytes: number }>;
+  /** What is cut off is unmapped durably first. */
+  resize(sizeBytes: number): Promise<void>;
+  verify(options: {
+    signal: AbortSignal;
+    onProgress(doneBytes: number, totalBytes: number): void;
+  }): Promise<{ checkedBlocks: number; lost: { offset: number; length: number }[]; problems: string[] }>;
+  /** Refuses new requests, drains, syncs, checkpoints, closes. The caller then revokes the DEKs. */
+  stop(deadlineMs: number): Promise<void>;
+}
+
+export interface EngineOpenOptions {
+  readonly name: string;
+  readonly uuid: Uint8Array;
+  readonly sizeBytes: number;
+  readonly suite: Suite;
+  readonly deks: ReadonlyMap<number, KeyHandle>;
+  readonly activeDek: number;
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Just created: no checkpoint is expected. */
+  readonly fresh: boolean;
+}
+
+export interface Engine {
+  open(options: EngineOpenOptions): Promise<EngineVolume>;
+}

@@ -1,0 +1,303 @@
+/** Every volume of the data directory: opening, creating, resizing, starting, stopping, deleting. */
+
+import type { Clock } from '../base/clock.js';
+import { messageOf, SealbdError } from '../base/errors.js';
+import {
+  BLOCK_BYTES,
+  NAME_PATTERN,
+  STOP_DEADLINE_MS,
+  VOLUME_BYTES_MAX,
+  VOLUME_BYTES_MIN,
+  VOLUMES_MAX,
+} from '../base/limits.js';
+import type { Logger } from '../base/log.js';
+import type { RandomSource } from '../base/random.js';
+import { formatSize } from '../base/units.js';
+import { backUpHeader, restoreHeader } from '../keys/header-backup.js';
+import type { HeaderPins } from '../keys/header-unwrap.js';
+import type { CipherName } from '../keys/suite-names.js';
+import { suiteName, suiteOf } from '../keys/suite-names.js';
+import { VolumeHeader } from '../keys/volume-header.js';
+import { localKeyName } from '../kms/local/provider.js';
+import type { KeyProviders } from '../kms/registry.js';
+import { FsStore } from '../store/fs-store.js';
+import type { Engine } from './engine.js';
+import type { Jobs } from './jobs.js';
+import { ManagedVolume } from './managed-volume.js';
+import { Serial } from './serial.js';
+import type { VolumeFiles } from './volume-files.js';
+
+export const DEFAULT_KEY_URI = 'local:default';
+const OPENED_AT_ONCE = 4;
+
+export interface VolumeManagerOptions {
+  readonly files: VolumeFiles;
+  readonly engine: Engine;
+  readonly providers: KeyProviders;
+  readonly jobs: Jobs;
+  readonly pins: ReadonlyMap<string, HeaderPins>;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  readonly log: Logger;
+}
+
+export interface CreateVolumeRequest {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly cipher: CipherName;
+  readonly keyUri?: string | undefined;
+}
+
+export class VolumeManager {
+  readonly #options: VolumeManagerOptions;
+  readonly #volumes = new Map<string, ManagedVolume>();
+  readonly #serial = new Serial();
+  #closing = false;
+
+  constructor(options: VolumeManagerOptions) {
+    this.#options = options;
+  }
+
+  /** Opens every volume that is not marked stopped. One that does not open does not keep the others from it. */
+  async openAll(): Promise<void> {
+    const { files, log } = this.#options;
+    for (const name of await files.eraseUnfinished())
+      log.warn({ directory: name }, 'erased what a crash left unfinished');
+    const names = await files.list();
+    if (names.length > VOLUMES_MAX) throw new SealbdError('FAILED', `more than ${VOLUMES_MAX} volumes`);
+    for (const name of names) this.#volumes.set(name, await this.#manage(name));
+    const queue = [...this.#volumes.values()];
+    const openSome = async (): Promise<void> => {
+      for (let next = queue.shift(); next !== undefined; next = queue.shift()) await this.#openAtStart(next);
+    };
+    await Promise.all(Array.from({ length: OPENED_AT_ONCE }, openSome));
+  }
+
+  list(): ManagedVolume[] {
+    return [...this.#volumes.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  find(name: string): ManagedVolume | undefined {
+    return this.#volumes.get(name);
+  }
+
+  get(name: string): ManagedVolume {
+    const volume = this.#volumes.get(name);
+    if (volume === undefined) throw new SealbdError('NOT_FOUND', `no volume "${name}"`);
+    return volume;
+  }
+
+  /** All or nothing: the volume is made in a directory of its own that gets its name when it is whole. */
+  create(request: CreateVolumeRequest): Promise<ManagedVolume> {
+    return this.#run(request.name, async () => {
+      const { name } = request;
+      const { files, pins } = this.#options;
+      const keyUri = resolveKeyUri(request, pins.get(name));
+      if (this.#volumes.has(name)) throw new SealbdError('CONFLICT', `volume "${name}" exists already`);
+      if (this.#volumes.size >= VOLUMES_MAX)
+        throw new SealbdError('CONFLICT', `there are ${VOLUMES_MAX} volumes already`);
+      const temporary = await files.makeTemporary(name);
+      try {
+        await this.#build(temporary, request, keyUri);
+        await files.publish(temporary, name);
+      } catch (error) {
+        await files.discardTemporary(temporary);
+        throw error;
+      }
+      const volume = await this.#manage(name);
+      this.#volumes.set(name, volume);
+      await volume.open();
+      this.#options.log.info(
+        { volume: name, sizeBytes: request.sizeBytes, cipher: request.cipher, keyUri },
+        'created',
+      );
+      return volume;
+    });
+  }
+
+  resize(name: string, sizeBytes: number, shrink: boolean): Promise<ManagedVolume> {
+    return this.#run(name, async () => {
+      const volume = this.get(name);
+      assertSize(sizeBytes);
+      if (volume.state !== 'serving')
+        throw new SealbdError('CONFLICT', `volume "${name}" is ${volume.state}`);
+      const current = volume.superblock!.sizeBytes;
+      if (sizeBytes < current && !shrink) {
+        const change = `from ${formatSize(current)} to ${formatSize(sizeBytes)}`;
+        throw new SealbdError('USAGE', `${change} destroys what lies behind; --shrink allows it`);
+      }
+      await volume.resize(sizeBytes);
+      this.#options.log.info({ volume: name, from: current, to: sizeBytes }, 'resized');
+      return volume;
+    });
+  }
+
+  /** Serving already is fine. A failed volume that still reads is opened anew. */
+  start(name: string): Promise<ManagedVolume> {
+    return this.#run(name, async () => {
+      const volume = this.get(name);
+      if (volume.state === 'serving') return volume;
+      await this.#options.jobs.cancelAll(name);
+      await volume.setMarkedStopped(false);
+      await this.#closeFailed(volume);
+      await volume.open();
+      this.#options.log.info({ volume: name }, 'started');
+      return volume;
+    });
+  }
+
+  /** Lasts over a restart. The marker comes first: a crash on the way must not bring the volume back. */
+  stop(name: string): Promise<ManagedVolume> {
+    return this.#run(name, async () => {
+      const volume = this.get(name);
+      await volume.setMarkedStopped(true);
+      await this.#options.jobs.cancelAll(name);
+      await volume.close();
+      this.#options.log.info({ volume: name }, 'stopped; its keys are wiped');
+      return volume;
+    });
+  }
+
+  delete(name: string): Promise<void> {
+    return this.#run(name, async () => {
+      const volume = this.get(name);
+      await this.#options.jobs.cancelAll(name);
+      await this.#closeFailed(volume);
+      await this.#options.files.erase(name);
+      this.#volumes.delete(name);
+      this.#options.log.warn({ volume: name }, 'deleted; its wrapped keys were destroyed first');
+    });
+  }
+
+  backUpHeader(name: string): Promise<Uint8Array> {
+    return this.#run(name, () => backUpHeader(this.get(name).store));
+  }
+
+  restoreHeader(name: string, file: Uint8Array, force: boolean): Promise<ManagedVolume> {
+    return this.#run(name, async () => {
+      const volume = this.get(name);
+      if (volume.device !== undefined)
+        throw new SealbdError('CONFLICT', `volume "${name}" is ${volume.state}: stop it first`);
+      const { providers, pins } = this.#options;
+      await restoreHeader({ store: volume.store, providers, pins: pins.get(name) ?? {}, file, force });
+      await volume.checkKey();
+      this.#options.log.warn({ volume: name, force }, 'superblock restored from a backup');
+      return volume;
+    });
+  }
+
+  /** A fresh check of the key of a volume that is not open; an open one was checked when it opened. */
+  checkKey(name: string): Promise<ManagedVolume> {
+    return this.#run(name, async () => {
+      const volume = this.get(name);
+      if (volume.device === undefined) await volume.checkKey();
+      return volume;
+    });
+  }
+
+  /** For the end of the process. Rejects, after all were tried, where one could not be stopped cleanly. */
+  async closeAll(): Promise<void> {
+    this.#closing = true;
+    await this.#options.jobs.cancelAll();
+    const closing = this.list().map((volume) => this.#serial.run(volume.name, () => volume.close()));
+    const failed = (await Promise.allSettled(closing)).filter((result) => result.status === 'rejected');
+    for (const { reason } of failed)
+      this.#options.log.error({ reason: messageOf(reason) }, 'a volume did not stop cleanly');
+    if (failed.length > 0) throw new SealbdError('FAILED', `${failed.length} volumes did not stop cleanly`);
+  }
+
+  #run<T>(name: string, operation: () => Promise<T>): Promise<T> {
+    return this.#serial.run(name, () => {
+      if (this.#closing) throw new SealbdError('ESHUTDOWN', 'the daemon is shutting down');
+      return operation();
+    });
+  }
+
+  async #manage(name: string): Promise<ManagedVolume> {
+    const { engine, providers, clock, log, pins, files } = this.#options;
+    const store = await FsStore.open(files.pathOf(name));
+    const shared = { engine, providers, clock, log: log.child({ volume: name }) };
+    return new ManagedVolume({ name, store, pins: pins.get(name) ?? {}, ...shared });
+  }
+
+  async #openAtStart(volume: ManagedVolume): Promise<void> {
+    const { log } = this.#options;
+    if (await volume.isMarkedStopped()) {
+      await volume.checkKey();
+      log.info({ volume: volume.name }, 'stays stopped');
+      return;
+    }
+    try {
+      await volume.open();
+      log.info({ volume: volume.name }, 'serving');
+    } catch (error) {
+      log.error({ volume: volume.name, state: volume.state, reason: messageOf(error) }, 'does not open');
+    }
+  }
+
+  /** The first checkpoint is part of the volume, so that a missing one is damage from then on. */
+  async #build(path: string, request: CreateVolumeRequest, keyUri: string): Promise<void> {
+    const { providers, clock, random, engine, log } = this.#options;
+    const { name, sizeBytes } = request;
+    const store = await FsStore.open(path);
+    const suite = suiteOf(request.cipher);
+    const header = await VolumeHeader.create({ store, providers, clock, random, sizeBytes, suite, keyUri });
+    try {
+      const { uuid, activeDek } = header.superblock;
+      const identity = { name, uuid, sizeBytes, suite, deks: header.deks, activeDek };
+      const device = await engine.open({
+        ...identity,
+        store,
+        clock,
+        log: log.child({ volume: name }),
+        fresh: true,
+      });
+      await device.stop(STOP_DEADLINE_MS);
+    } finally {
+      header.revoke();
+    }
+  }
+
+  /** What can't be flushed any more must not keep a failed volume from being deleted or opened anew. */
+  async #closeFailed(volume: ManagedVolume): Promise<void> {
+    try {
+      await volume.close();
+    } catch (error) {
+      this.#options.log.error({ volume: volume.name, reason: messageOf(error) }, 'did not stop cleanly');
+    }
+  }
+}
+
+function resolveKeyUri(request: CreateVolumeRequest, pins: HeaderPins | undefined): string {
+  const { name, cipher, sizeBytes } = request;
+  if (!NAME_PATTERN.test(name))
+    throw new SealbdError('USAGE', `"${name}" is no volume name: expected ${NAME_PATTERN.source}`);
+  assertSize(sizeBytes);
+  if (cipher === 'none' && request.keyUri !== undefined) {
+    throw new SealbdError('USAGE', 'a volume with the cipher none has no key');
+  }
+  const keyUri = request.keyUri ?? pins?.keyUri ?? DEFAULT_KEY_URI;
+  if (keyUri.startsWith('local:')) localKeyName(keyUri);
+  if (pins === undefined) return keyUri;
+  if (pins.uuid !== undefined)
+    throw new SealbdError('CONFLICT', `the configuration pins the uuid of "${name}": ${pins.uuid}`);
+  if (pins.suite !== undefined && pins.suite !== suiteOf(cipher)) {
+    throw new SealbdError(
+      'CONFLICT',
+      `the configuration pins the cipher of "${name}": ${suiteName(pins.suite)}`,
+    );
+  }
+  if (cipher !== 'none' && pins.keyUri !== undefined && pins.keyUri !== keyUri) {
+    throw new SealbdError('CONFLICT', `the configuration pins the key of "${name}": ${pins.keyUri}`);
+  }
+  return keyUri;
+}
+
+function assertSize(sizeBytes: number): void {
+  if (sizeBytes >= VOLUME_BYTES_MIN && sizeBytes <= VOLUME_BYTES_MAX && sizeBytes % BLOCK_BYTES === 0) return;
+  const range = `${formatSize(VOLUME_BYTES_MIN)} to ${formatSize(VOLUME_BYTES_MAX)}`;
+  throw new SealbdError(
+    'USAGE',
+    `size ${sizeBytes}: expected a multiple of ${BLOCK_BYTES} bytes from ${range}`,
+  );
+}

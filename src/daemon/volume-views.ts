@@ -1,0 +1,73 @@
+/** What `volume info` and `key status` say about a volume. */
+import type { KeyStatus, VolumeInfo } from '../admin/schemas.js';
+import { BLOCK_BYTES } from '../base/limits.js';
+import { formatUuid } from '../base/random.js';
+import { suiteName } from '../keys/suite-names.js';
+import type { DekRecord, Superblock } from '../keys/superblock.js';
+import type { ManagedVolume } from './managed-volume.js';
+
+export interface ClosedUsage {
+  readonly segments: number;
+  readonly storedBytes: number;
+}
+
+/** `usage` is what lies on the disk; used where the engine is not open. */
+export function volumeView(volume: ManagedVolume, usage: ClosedUsage, clients: number): VolumeInfo {
+  const { superblock, device } = volume;
+  const stats = device?.stats();
+  return {
+    name: volume.name,
+    uuid: superblock === undefined ? null : formatUuid(superblock.uuid),
+    sizeBytes: superblock?.sizeBytes ?? null,
+    blockSize: BLOCK_BYTES,
+    cipher: superblock === undefined ? null : suiteName(superblock.suite),
+    state: volume.state,
+    reason: volume.reason ?? null,
+    keyUri: superblock === undefined ? null : (activeDek(superblock)?.keyUri ?? null),
+    mappedBytes: stats?.mappedBytes ?? null,
+    storedBytes: stats?.storedBytes ?? usage.storedBytes,
+    segments: stats?.segments ?? usage.segments,
+    clients,
+    createdAt: superblock === undefined ? null : new Date(superblock.createdAt).toISOString(),
+  };
+}
+
+/** Undefined for a volume without a key. */
+export function keyView(volume: ManagedVolume): KeyStatus | undefined {
+  const { superblock, keyCheck } = volume;
+  const active = superblock === undefined ? undefined : activeDek(superblock);
+  if (superblock === undefined || active === undefined) return undefined;
+  const byDek = volume.device?.segmentsByDek();
+  return {
+    volume: volume.name,
+    keyUri: active.keyUri,
+    resolvedKeyId: active.resolvedKeyId,
+    state: keyCheck?.state ?? 'unreachable',
+    reason: keyCheck === undefined ? 'not checked yet' : (keyCheck.reason ?? null),
+    lastCheck: keyCheck === undefined ? null : new Date(keyCheck.at).toISOString(),
+    nextCheck: null,
+    graceEndsAt: null,
+    deks: superblock.deks.map((dek) => dekView(dek, byDek)),
+    rotation: null,
+  };
+}
+
+function dekView(
+  dek: DekRecord,
+  byDek: Map<number, { segments: number; bytes: number }> | undefined,
+): KeyStatus['deks'][number] {
+  const use = byDek === undefined ? null : (byDek.get(dek.id) ?? { segments: 0, bytes: 0 });
+  return {
+    id: dek.id,
+    state: dek.state,
+    exposed: dek.exposed,
+    createdAt: new Date(dek.createdAt).toISOString(),
+    wrappedBy: dek.keyVersion === '' ? dek.resolvedKeyId : `${dek.resolvedKeyId} version ${dek.keyVersion}`,
+    segments: use?.segments ?? null,
+    bytes: use?.bytes ?? null,
+  };
+}
+
+function activeDek(superblock: Superblock): DekRecord | undefined {
+  return superblock.deks.find((dek) => dek.id === superblock.activeDek);
+}
