@@ -42,6 +42,29 @@ export const BYTES_IN_FLIGHT_PER_CONNECTION_MAX = 64 * MiB;
 export const BYTES_IN_FLIGHT_TOTAL_MAX = 256 * MiB;
 export const EXTENTS_PER_REPLY_MAX = 16_384;
 export const META_CONTEXTS_PER_OPTION_MAX = 64;
+/** Smallest unit of offset and length; what the device needs is made up by read-modify-write. */
+export const REQUEST_BYTES_MIN = 1;
+/** A refused WRITE with up to this much payload is read over; one with more costs the connection. */
+export const PAYLOAD_DRAIN_BYTES_MAX = 2 * REQUEST_BYTES_MAX;
+/** A connection with more than this unsent starts no further request. */
+export const REPLY_BYTES_UNSENT_MAX = 4 * MiB;
+/** A client that takes nothing of what is queued for it for so long is dropped; sooner when memory is short. */
+export const SEND_STALL_MS = 30_000;
+export const SEND_STALL_SHORT_OF_MEMORY_MS = 5_000;
+/** How long a refused client gets to read the last answer. */
+export const LINGER_MS = 1_000;
+/** Pause of a listener after the process ran out of descriptors or memory. */
+export const ACCEPT_PAUSE_MS = 100;
+export const ACCEPT_BACKLOG = 1024;
+export const SOCKET_BUFFER_BYTES = 4 * MiB;
+/** Most bytes that one read of a socket takes. */
+export const RECEIVE_BYTES_MAX = MiB;
+/** What one connection always gets for its input and its replies. */
+export const SMALL_CHUNK_BYTES = 32 * KiB;
+export const SMALL_CHUNKS_MAX = 2 * CONNECTIONS_MAX;
+export const LARGE_CHUNKS_MAX = (BYTES_IN_FLIGHT_TOTAL_MAX - SMALL_CHUNKS_MAX * SMALL_CHUNK_BYTES) / (2 * MiB);
+/** Large chunks kept for reuse while nobody needs them. */
+export const LARGE_CHUNKS_IDLE_MAX = 32;
 
 // Memory.
 export const ARENA_CHUNK_BYTES = 2 * MiB;
@@ -58,6 +81,8 @@ export const CONFIG_BYTES_MAX = MiB;
 
 // Administration.
 export const ADMIN_BODY_BYTES_MAX = 4 * MiB;
+export const ADMIN_CONNECTIONS_MAX = 64;
+export const ADMIN_REQUEST_TIMEOUT_MS = 10_000;
 export const VOLUMES_MAX = 4096;
 export const JOBS_RUNNING_MAX = 64;
 export const JOBS_REMEMBERED_MAX = 256;

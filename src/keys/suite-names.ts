@@ -1,21 +1,18 @@
-/** The names that the command line, the configuration and the admin API give to suites. */
-import { SUITE_CTR, SUITE_GCM, SUITE_NONE } from '../native/addon.js';
+/**
+ * The names that the command line, the configuration and the admin API give to suites. The numbers are those of
+ * docs/FORMAT.md, written out so that a command that only talks to the daemon need not load the addon.
+ */
 import type { Suite } from './superblock.js';
 
 export const CIPHER_NAMES = ['aes-256-gcm', 'aes-256-ctr', 'none'] as const;
 export type CipherName = (typeof CIPHER_NAMES)[number];
 
-const NAME_OF: Record<Suite, CipherName> = {
-  [SUITE_NONE]: 'none',
-  [SUITE_CTR]: 'aes-256-ctr',
-  [SUITE_GCM]: 'aes-256-gcm',
-};
-
-export function suiteName(suite: Suite): CipherName {
-  return NAME_OF[suite];
-}
+const SUITE_OF: Readonly<Record<CipherName, Suite>> = { none: 0, 'aes-256-ctr': 1, 'aes-256-gcm': 2 };
 
 export function suiteOf(name: CipherName): Suite {
-  if (name === 'none') return SUITE_NONE;
-  return name === 'aes-256-ctr' ? SUITE_CTR : SUITE_GCM;
+  return SUITE_OF[name];
+}
+
+export function suiteName(suite: Suite): CipherName {
+  return CIPHER_NAMES.find((name) => SUITE_OF[name] === suite)!;
 }

@@ -1,0 +1,181 @@
+/** The admin API, version 1. Bodies in and out pass the schemas of schemas.ts. */
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { z } from 'zod';
+import { SealbdError } from '../base/errors.js';
+import type { AdminBackend } from './backend.js';
+import {
+  createVolumeSchema,
+  headerFileSchema,
+  importedKeySchema,
+  importKeySchema,
+  jobInfoSchema,
+  keyFileSchema,
+  keyStatusSchema,
+  nameSchema,
+  noBodySchema,
+  passphraseSchema,
+  resizeVolumeSchema,
+  restoreHeaderSchema,
+  statusSchema,
+  volumeInfoSchema,
+} from './schemas.js';
+
+interface Route<Body extends z.ZodType, Answer extends z.ZodType> {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE';
+  readonly url: string;
+  readonly body: Body;
+  readonly answer: Answer;
+  run(body: z.output<Body>, id: string): Promise<z.input<Answer>> | z.input<Answer>;
+}
+
+const DONE = z.object({});
+type Add = <Body extends z.ZodType, Answer extends z.ZodType>(route: Route<Body, Answer>) => void;
+
+export function addRoutes(app: FastifyInstance, backend: AdminBackend): void {
+  const add: Add = (route) => {
+    app.route({
+      method: route.method,
+      url: route.url,
+      handler: async (request) =>
+        route.answer.parse(await route.run(bodyOf(route.body, request), idOf(request))),
+    });
+  };
+  add({
+    method: 'GET',
+    url: '/v1/status',
+    body: noBodySchema,
+    answer: statusSchema,
+    run: () => backend.status(),
+  });
+  addVolumeRoutes(add, backend);
+  addKeyRoutes(add, backend);
+  addJobRoutes(add, backend);
+  app.get('/metrics', async (_request, reply) => {
+    const { contentType, text } = await backend.metrics();
+    return reply.type(contentType).send(text);
+  });
+}
+
+function addVolumeRoutes(add: Add, backend: AdminBackend): void {
+  const none = noBodySchema;
+  const volume = volumeInfoSchema;
+  const base = '/v1/volumes';
+  const one = `${base}/:id`;
+  add({ method: 'GET', url: base, body: none, answer: z.array(volume), run: () => backend.listVolumes() });
+  add({
+    method: 'POST',
+    url: base,
+    body: createVolumeSchema,
+    answer: volume,
+    run: (body) => backend.createVolume(body),
+  });
+  add({ method: 'GET', url: one, body: none, answer: volume, run: (_, name) => backend.volumeInfo(name) });
+  add({
+    method: 'DELETE',
+    url: one,
+    body: none,
+    answer: DONE,
+    run: async (_, name) => {
+      await backend.deleteVolume(name);
+      return {};
+    },
+  });
+  add({
+    method: 'POST',
+    url: `${one}/resize`,
+    body: resizeVolumeSchema,
+    answer: volume,
+    run: (body, name) => backend.resizeVolume(name, body.sizeBytes, body.shrink),
+  });
+  add({
+    method: 'POST',
+    url: `${one}/start`,
+    body: none,
+    answer: volume,
+    run: (_, name) => backend.startVolume(name),
+  });
+  add({
+    method: 'POST',
+    url: `${one}/stop`,
+    body: none,
+    answer: volume,
+    run: (_, name) => backend.stopVolume(name),
+  });
+  add({
+    method: 'POST',
+    url: `${one}/verify`,
+    body: none,
+    answer: jobInfoSchema,
+    run: (_, name) => backend.verifyVolume(name),
+  });
+  add({
+    method: 'GET',
+    url: `${one}/header`,
+    body: none,
+    answer: headerFileSchema,
+    run: async (_, name) => ({ file: Buffer.from(await backend.backUpHeader(name)).toString('base64') }),
+  });
+  add({
+    method: 'PUT',
+    url: `${one}/header`,
+    body: restoreHeaderSchema,
+    answer: volume,
+    run: (body, name) => backend.restoreHeader(name, Buffer.from(body.file, 'base64'), body.force),
+  });
+}
+
+function addKeyRoutes(add: Add, backend: AdminBackend): void {
+  const answer = z.array(keyStatusSchema);
+  add({ method: 'GET', url: '/v1/keys', body: noBodySchema, answer, run: () => backend.keyStatus() });
+  add({
+    method: 'GET',
+    url: '/v1/keys/:id',
+    body: noBodySchema,
+    answer,
+    run: (_, name) => backend.keyStatus(name),
+  });
+  add({
+    method: 'POST',
+    url: '/v1/local-keys/:id/export',
+    body: passphraseSchema,
+    answer: keyFileSchema,
+    run: (body, name) => backend.exportLocalKey(name, body.passphrase),
+  });
+  add({
+    method: 'POST',
+    url: '/v1/local-keys/:id/import',
+    body: importKeySchema,
+    answer: importedKeySchema,
+    run: (body, name) => backend.importLocalKey(name, body.passphrase, body.file),
+  });
+}
+
+function addJobRoutes(add: Add, backend: AdminBackend): void {
+  const none = noBodySchema;
+  const job = jobInfoSchema;
+  add({ method: 'GET', url: '/v1/jobs', body: none, answer: z.array(job), run: () => backend.listJobs() });
+  add({ method: 'GET', url: '/v1/jobs/:id', body: none, answer: job, run: (_, id) => backend.job(id) });
+  add({
+    method: 'DELETE',
+    url: '/v1/jobs/:id',
+    body: none,
+    answer: job,
+    run: (_, id) => backend.cancelJob(id),
+  });
+}
+
+function bodyOf<Body extends z.ZodType>(schema: Body, request: FastifyRequest): z.output<Body> {
+  const parsed = schema.safeParse(request.body);
+  if (parsed.success) return parsed.data;
+  const { path, message } = parsed.error.issues[0];
+  // The value is not quoted: it may be a passphrase.
+  throw new SealbdError('USAGE', `${path.join('.') || 'body'}: ${message}`);
+}
+
+function idOf(request: FastifyRequest): string {
+  const { id } = request.params as { id?: string };
+  if (id === undefined) return '';
+  const parsed = nameSchema.safeParse(id);
+  if (parsed.success) return parsed.data;
+  throw new SealbdError('USAGE', `"${id}": ${parsed.error.issues[0].message}`);
+}
