@@ -1,0 +1,40 @@
+#include "keys/secure_memory.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+
+namespace sealbd {
+namespace {
+
+std::atomic<bool> all_locked{true};
+std::atomic<size_t> mapped{0};
+
+// A child of fork(2) must not see keys: its copy reads as zeros, or, on kernels before 4.14, is not there at all.
+bool hide_from_children(void* at, size_t size) {
+  return madvise(at, size, MADV_WIPEONFORK) == 0 || madvise(at, size, MADV_DONTFORK) == 0;
+}
+
+}  // namespace
+
+uint8_t* secure_map(size_t bytes) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t size = (bytes + page - 1) / page * page;
+  // The whole range starts out inaccessible; the middle is opened, the two guard pages never are.
+  void* const whole = mmap(nullptr, size + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (whole == MAP_FAILED) return nullptr;
+  auto* const middle = static_cast<uint8_t*>(whole) + page;
+  if (mprotect(middle, size, PROT_READ | PROT_WRITE) != 0 || madvise(middle, size, MADV_DONTDUMP) != 0 ||
+      !hide_from_children(middle, size)) {
+    munmap(whole, size + 2 * page);
+    return nullptr;
+  }
+  if (mlock(middle, size) != 0) all_locked.store(false);
+  mapped.fetch_add(size);
+  return middle;
+}
+
+SecureMemoryState secure_memory_state() { return {all_locked.load(), mapped.load()}; }
+
+}  // namespace sealbd
