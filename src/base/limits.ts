@@ -57,12 +57,20 @@ export const LINGER_MS = 1_000;
 export const ACCEPT_PAUSE_MS = 100;
 export const ACCEPT_BACKLOG = 1024;
 export const SOCKET_BUFFER_BYTES = 4 * MiB;
+/** Longer reads are done in pieces, and one that meets a hole is told about it above the second number. */
+export const READ_PIECE_BYTES = MiB;
+export const HOLE_READ_BYTES_MIN = 64 * KiB;
+/** Replies of a batch leave together, unless so much is waiting already. */
+export const SEND_EARLY_BYTES = 256 * KiB;
+/** A WRITE still arriving is handed on in pieces of at least so much, where memory allows. */
+export const WRITE_PIECE_BYTES_MIN = 64 * KiB;
 /** Most bytes that one read of a socket takes. */
 export const RECEIVE_BYTES_MAX = MiB;
 /** What one connection always gets for its input and its replies. */
 export const SMALL_CHUNK_BYTES = 32 * KiB;
 export const SMALL_CHUNKS_MAX = 2 * CONNECTIONS_MAX;
-export const LARGE_CHUNKS_MAX = (BYTES_IN_FLIGHT_TOTAL_MAX - SMALL_CHUNKS_MAX * SMALL_CHUNK_BYTES) / (2 * MiB);
+export const LARGE_CHUNKS_MAX =
+  (BYTES_IN_FLIGHT_TOTAL_MAX - SMALL_CHUNKS_MAX * SMALL_CHUNK_BYTES) / (2 * MiB);
 /** Large chunks kept for reuse while nobody needs them. */
 export const LARGE_CHUNKS_IDLE_MAX = 32;
 
