@@ -1,7 +1,7 @@
+import type { MaybePromise } from '../base/maybe-promise.js';
 import type { Arena } from '../native/arena.js';
 
-/** Done at once (nothing to await), or a promise of it. Hot requests stay on the first way. */
-export type MaybePromise<T> = T | Promise<T>;
+export type { MaybePromise } from '../base/maybe-promise.js';
 
 /** A run of the device with one allocation state. `length` in bytes. */
 export interface Extent {

@@ -1,0 +1,90 @@
+import { ARENA_CHUNK_BYTES, SLOT_BYTES } from '../base/limits.js';
+import { Arena } from '../native/arena.js';
+
+export const BUFFER_SLOTS = Math.floor(ARENA_CHUNK_BYTES / SLOT_BYTES);
+
+/** Sealed slots on their way to a segment file. It holds ciphertext only. */
+export class AppendBuffer {
+  readonly arena = new Arena(ARENA_CHUNK_BYTES);
+  /** Position in the segment of its first slot. */
+  firstPosition = 0;
+  /** Slots that it may take. */
+  capacity = 0;
+  /** Slots spent. */
+  used = 0;
+  /** Slots that reached the kernel. */
+  written = 0;
+  /** Pool jobs that are still sealing slots of this buffer. */
+  readonly sealing = new Set<Promise<void>>();
+  /** Why a slot of this buffer holds no ciphertext, where one could not be sealed. */
+  unsealed: unknown;
+  /** Pool jobs that still read slots of this buffer. */
+  readonly reading = new Set<Promise<unknown>>();
+  /** The last write of this buffer; writes follow one another. */
+  lastWrite: Promise<void> = Promise.resolve();
+
+  start(firstPosition: number, capacity: number): void {
+    this.firstPosition = firstPosition;
+    this.capacity = Math.min(capacity, BUFFER_SLOTS);
+    this.used = 0;
+    this.written = 0;
+    this.unsealed = undefined;
+    this.lastWrite = Promise.resolve();
+  }
+
+  holds(position: number): boolean {
+    return position >= this.firstPosition && position < this.firstPosition + this.used;
+  }
+
+  get endPosition(): number {
+    return this.firstPosition + this.used;
+  }
+
+  offsetOf(position: number): number {
+    return (position - this.firstPosition) * SLOT_BYTES;
+  }
+}
+
+/** A bounded set of buffers, made on demand and reused: memory that is touched for the first time is slow. */
+export class AppendBufferPool {
+  readonly #max: number;
+  readonly #idle: AppendBuffer[] = [];
+  readonly #waiters: (() => void)[] = [];
+  #made = 0;
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  take(): AppendBuffer | undefined {
+    const idle = this.#idle.pop();
+    if (idle !== undefined) return idle;
+    if (this.#made >= this.#max) return undefined;
+    this.#made++;
+    return new AppendBuffer();
+  }
+
+  release(buffer: AppendBuffer): void {
+    this.#idle.push(buffer);
+    this.wakeAll();
+  }
+
+  /** Resolves when a buffer may have become free. */
+  whenFree(): Promise<void> {
+    if (this.#idle.length > 0 || this.#made < this.#max) return Promise.resolve();
+    return new Promise((resolve) => this.#waiters.push(resolve));
+  }
+
+  /** Lets everybody who waits look again, for instance because the volume failed. */
+  wakeAll(): void {
+    for (const wake of this.#waiters.splice(0)) wake();
+  }
+
+  /** Gives back the memory of idle buffers. */
+  freeIdle(): void {
+    for (const buffer of this.#idle.splice(0)) {
+      buffer.arena.free();
+      this.#made--;
+    }
+  }
+}

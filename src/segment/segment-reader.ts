@@ -1,0 +1,164 @@
+import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
+import { Gather, type MaybePromise } from '../base/maybe-promise.js';
+import { BLOCK_BYTES } from '../base/limits.js';
+import type { CipherPool } from '../cipher/cipher-pool.js';
+import type { CipherJob } from '../cipher/jobs.js';
+import { RUN_ERRNO_BASE, RUN_OK, RUN_REVOKED, RUN_SHORT, RUN_WOULD_BLOCK } from '../native/addon.js';
+import type { Arena } from '../native/arena.js';
+import type { StoreFile } from '../store/store.js';
+import type { AppendBuffer } from './append-buffer.js';
+import { slotOffset } from './format.js';
+import type { Segment } from './segment.js';
+import type { SegmentHandles } from './segment-handles.js';
+
+/** A run of slots with consecutive lbas, and where its plaintext goes. */
+export interface ReadRun {
+  readonly segment: Segment;
+  readonly position: number;
+  readonly blocks: number;
+  readonly lba: number;
+  readonly dst: Arena;
+  readonly dstOffset: number;
+}
+
+export interface ReaderOptions {
+  /** Runs of at least this many bytes are read and opened by the pool. */
+  readonly poolReadBytes: number;
+  /** Told of every block that did not authenticate or could not be read. */
+  onDamage(segment: Segment, position: number, lba: number, reason: string): void;
+}
+
+/** Reads slots back: from the buffers of an open segment, from the page cache at once, from the disk by the pool. */
+export class SegmentReader {
+  readonly #handles: SegmentHandles;
+  readonly #cipher: CipherPool;
+  readonly #options: ReaderOptions;
+
+  constructor(handles: SegmentHandles, cipher: CipherPool, options: ReaderOptions) {
+    this.#handles = handles;
+    this.#cipher = cipher;
+    this.#options = options;
+  }
+
+  /** Plaintext of the run into `dst`. Throws EIO (with the device offset) where a block does not authenticate. */
+  read(run: ReadRun): MaybePromise<void> {
+    const { segment } = run;
+    if (segment.lost !== undefined) throw this.#damage(run, 0, segment.lost);
+    const gather = new Gather();
+    for (let done = 0; done < run.blocks; ) {
+      const part = this.#part(run, done);
+      done += part.run.blocks;
+      if (!gather.add(() => this.#partOf(part.run, part.buffer))) break;
+    }
+    return gather.result();
+  }
+
+  #partOf(run: ReadRun, buffer: AppendBuffer | undefined): MaybePromise<void> {
+    return buffer === undefined ? this.#fromFile(run) : this.#fromBuffer(run, buffer);
+  }
+
+  /** The part of `run` from block `done` on that lies in one buffer, or in the file. */
+  #part(run: ReadRun, done: number): { run: ReadRun; buffer: AppendBuffer | undefined } {
+    const { buffers } = run.segment;
+    if (buffers.length === 0) return { run, buffer: undefined };
+    const position = run.position + done;
+    const buffer = run.segment.bufferOf(position);
+    let end = run.position + run.blocks;
+    if (buffer !== undefined) {
+      end = Math.min(end, buffer.endPosition);
+    } else {
+      // Buffers may leave in any order: the file's part ends where the next buffer starts.
+      for (const other of buffers) {
+        if (other.firstPosition > position) end = Math.min(end, other.firstPosition);
+      }
+    }
+    if (done === 0 && end === run.position + run.blocks) return { run, buffer };
+    const part = {
+      ...run,
+      position,
+      blocks: end - position,
+      lba: run.lba + done,
+      dstOffset: run.dstOffset + done * BLOCK_BYTES,
+    };
+    return { run: part, buffer };
+  }
+
+  #fromBuffer(run: ReadRun, buffer: AppendBuffer): MaybePromise<void> {
+    const job: CipherJob = {
+      op: 'open',
+      key: this.#handles.key(run.segment),
+      dst: run.dst.ref(run.dstOffset),
+      src: buffer.arena.ref(buffer.offsetOf(run.position)),
+      blocks: run.blocks,
+      position: run.position,
+      lba: run.lba,
+    };
+    const large = run.blocks * BLOCK_BYTES >= this.#options.poolReadBytes;
+    if (buffer.sealing.size === 0 && !large) {
+      this.#check(run, this.#cipher.runInline(job, false));
+      return;
+    }
+    const result = Promise.all(buffer.sealing)
+      .then(() => this.#cipher.run(job))
+      .then((status) => this.#check(run, status));
+    buffer.reading.add(result);
+    const forget = (): boolean => buffer.reading.delete(result);
+    result.then(forget, forget);
+    return result;
+  }
+
+  #fromFile(run: ReadRun): MaybePromise<void> {
+    const { file } = run.segment;
+    const large = run.blocks * BLOCK_BYTES >= this.#options.poolReadBytes;
+    if (file === undefined || large) return this.#fromFileLater(run);
+    const status = this.#cipher.runInline(this.#job(run, file), true);
+    if (status === RUN_WOULD_BLOCK) return this.#fromFileLater(run);
+    this.#check(run, status);
+  }
+
+  async #fromFileLater(run: ReadRun): Promise<void> {
+    run.segment.pins++;
+    try {
+      const file = await this.#open(run);
+      this.#check(run, await this.#cipher.run(this.#job(run, file)));
+    } finally {
+      run.segment.pins--;
+    }
+  }
+
+  async #open(run: ReadRun): Promise<StoreFile> {
+    try {
+      return await this.#handles.file(run.segment);
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+      throw this.#damage(run, 0, messageOf(error));
+    }
+  }
+
+  #job(run: ReadRun, file: StoreFile): CipherJob {
+    return {
+      op: 'read',
+      key: this.#handles.key(run.segment),
+      fd: file.fd,
+      fileOffset: slotOffset(run.position),
+      blocks: run.blocks,
+      dst: run.dst.ref(run.dstOffset),
+      position: run.position,
+      lba: run.lba,
+    };
+  }
+
+  #check(run: ReadRun, status: number): void {
+    if (status === RUN_OK) return;
+    if (status === RUN_REVOKED) throw new SealbdError('ESHUTDOWN', 'the key of this volume was taken away');
+    if (status >= 0) throw this.#damage(run, status, 'does not authenticate');
+    if (status === RUN_SHORT) throw this.#damage(run, 0, 'the segment file ends before it');
+    throw this.#damage(run, 0, `read failed with errno ${RUN_ERRNO_BASE - status}`);
+  }
+
+  #damage(run: ReadRun, block: number, reason: string): SealbdError {
+    const lba = run.lba + block;
+    this.#options.onDamage(run.segment, run.position + block, lba, reason);
+    return new SealbdError('EIO', `block ${lba}: ${reason}`, { deviceOffset: lba * BLOCK_BYTES });
+  }
+}

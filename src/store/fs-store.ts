@@ -1,0 +1,175 @@
+import { constants } from 'node:fs';
+import { type FileHandle, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errnoOf } from '../base/errors.js';
+import { addon } from '../native/addon.js';
+import type { Store, StoreFile } from './store.js';
+
+/** Space kept for the replacement of one small file (superblock, checkpoint root) when the disk is full. */
+const SMALL_RESERVE_NAME = 'reserve-small';
+const SMALL_RESERVE_BYTES = 128 * 1024;
+
+/** A directory of the local filesystem. Directories are mode 0700, files 0600. */
+export class FsStore implements Store {
+  readonly path: string;
+
+  private constructor(path: string) {
+    this.path = path;
+  }
+
+  static async open(path: string, options: { create?: boolean } = {}): Promise<FsStore> {
+    if (options.create === true) await mkdir(path, { recursive: true, mode: 0o700 });
+    if (!(await stat(path)).isDirectory()) throw new Error(`${path} is not a directory`);
+    return new FsStore(path);
+  }
+
+  list(): Promise<string[]> {
+    return readdir(this.path);
+  }
+
+  async readSmall(name: string): Promise<Buffer | undefined> {
+    try {
+      return await readFile(join(this.path, name));
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+
+  async replaceSmall(name: string, bytes: Uint8Array): Promise<void> {
+    const temporary = `${name}.tmp`;
+    try {
+      await this.#writeTemporary(temporary, bytes, 'create');
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOSPC') throw error;
+      await this.remove(temporary);
+      if (!(await this.#takeSmallReserve(temporary))) throw error;
+      await this.#writeTemporary(temporary, bytes, 'reuse');
+    }
+    await this.rename(temporary, name);
+    await this.syncDirectory();
+    await this.#keepSmallReserve();
+  }
+
+  async #writeTemporary(name: string, bytes: Uint8Array, how: 'create' | 'reuse'): Promise<void> {
+    const flags = constants.O_RDWR | (how === 'create' ? constants.O_CREAT | constants.O_TRUNC : 0);
+    const handle = await open(join(this.path, name), flags, 0o600);
+    try {
+      await writeFully(handle, bytes, 0);
+      await handle.truncate(bytes.length);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async #takeSmallReserve(as: string): Promise<boolean> {
+    try {
+      await this.rename(SMALL_RESERVE_NAME, as);
+      return true;
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return false;
+      throw error;
+    }
+  }
+
+  /** The replaced file's space usually makes the next reserve; on a full disk there is none until room returns. */
+  async #keepSmallReserve(): Promise<void> {
+    try {
+      const file = await this.create(SMALL_RESERVE_NAME, SMALL_RESERVE_BYTES);
+      await file.close();
+    } catch (error) {
+      const code = errnoOf(error);
+      if (code !== 'EEXIST' && code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
+    }
+  }
+
+  async remove(name: string): Promise<void> {
+    try {
+      await unlink(join(this.path, name));
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    }
+  }
+
+  rename(from: string, to: string): Promise<void> {
+    return rename(join(this.path, from), join(this.path, to));
+  }
+
+  async syncDirectory(): Promise<void> {
+    const handle = await open(this.path, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async create(name: string, sizeBytes: number): Promise<StoreFile> {
+    const path = join(this.path, name);
+    const handle = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    try {
+      if (sizeBytes > 0) await addon.fileAllocate(handle.fd, sizeBytes);
+    } catch (error) {
+      await handle.close();
+      await unlink(path);
+      throw error;
+    }
+    return new FsFile(name, handle);
+  }
+
+  async open(name: string, access: 'read' | 'write'): Promise<StoreFile> {
+    const flags = access === 'read' ? constants.O_RDONLY : constants.O_RDWR;
+    return new FsFile(name, await open(join(this.path, name), flags));
+  }
+}
+
+class FsFile implements StoreFile {
+  readonly name: string;
+  readonly fd: number;
+  readonly #handle: FileHandle;
+
+  constructor(name: string, handle: FileHandle) {
+    this.name = name;
+    this.fd = handle.fd;
+    this.#handle = handle;
+  }
+
+  write(bytes: Uint8Array, position: number): Promise<void> {
+    return writeFully(this.#handle, bytes, position);
+  }
+
+  async read(bytes: Uint8Array, position: number): Promise<number> {
+    let done = 0;
+    while (done < bytes.length) {
+      const { bytesRead } = await this.#handle.read(bytes, done, bytes.length - done, position + done);
+      if (bytesRead === 0) break;
+      done += bytesRead;
+    }
+    return done;
+  }
+
+  sync(): Promise<void> {
+    return this.#handle.datasync();
+  }
+
+  truncate(sizeBytes: number): Promise<void> {
+    return this.#handle.truncate(sizeBytes);
+  }
+
+  async size(): Promise<number> {
+    return (await this.#handle.stat()).size;
+  }
+
+  close(): Promise<void> {
+    return this.#handle.close();
+  }
+}
+
+async function writeFully(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  let done = 0;
+  while (done < bytes.length) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, position + done);
+    done += bytesWritten;
+  }
+}

@@ -1,0 +1,24 @@
+import { BLOCK_BYTES } from '../base/limits.js';
+import { addon } from '../native/addon.js';
+import { Arena } from '../native/arena.js';
+
+const KEPT_MAX = 16;
+
+/** Single blocks of plaintext for requests that cover a block in part. Wiped when they are given back. */
+export class BounceBlocks {
+  readonly #idle: Arena[] = [];
+
+  take(): Arena {
+    return this.#idle.pop() ?? new Arena(BLOCK_BYTES);
+  }
+
+  give(block: Arena): void {
+    if (this.#idle.length >= KEPT_MAX) return block.free();
+    addon.wipe(block.bytes);
+    this.#idle.push(block);
+  }
+
+  free(): void {
+    for (const block of this.#idle.splice(0)) block.free();
+  }
+}

@@ -1,0 +1,249 @@
+import { type Clock, sleep, type Timer } from '../base/clock.js';
+import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import type { KeyHandle } from '../native/addon.js';
+import { segmentFileName } from '../segment/format.js';
+import type { Segment } from '../segment/segment.js';
+import type { SegmentHandles } from '../segment/segment-handles.js';
+import type { Store } from '../store/store.js';
+import type { BlockMap } from './block-map.js';
+import { ChangeLog } from './change-log.js';
+import { type CheckpointRoot, encodeRoot, readRoot, writeRoot } from './checkpoint-root.js';
+import { Committer } from './committer.js';
+import type { Compactor } from './compactor.js';
+import type { HeadCut, HeadLog } from './head-log.js';
+import { MapRuns, type SegmentChange } from './map-runs.js';
+import type { SegmentFactory } from './segment-factory.js';
+import type { SegmentTable } from './segment-table.js';
+import type { SparePool } from './spare-pool.js';
+
+export interface CheckpointerOptions {
+  readonly store: Store;
+  readonly uuid: Uint8Array;
+  readonly deks: ReadonlyMap<number, KeyHandle>;
+  readonly activeDek: number;
+  readonly map: BlockMap;
+  readonly table: SegmentTable;
+  readonly handles: SegmentHandles;
+  readonly factory: SegmentFactory;
+  readonly spares: SparePool;
+  readonly head: HeadLog;
+  readonly committer: Committer;
+  readonly compactor: Compactor;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly root: CheckpointRoot;
+  /** Segments that the root's runs name. */
+  readonly recorded: Iterable<Segment>;
+  readonly checkpointSlots: number;
+  readonly intervalMs: number;
+  sizeBytes(): number;
+}
+
+/** What one checkpoint covers, frozen in a single step between requests. */
+interface Cut {
+  readonly head: HeadCut;
+  readonly changes: ChangeLog;
+  readonly segments: readonly SegmentChange[];
+  readonly dead: readonly Segment[];
+  readonly nextSegmentId: number;
+  readonly mappedBlocks: number;
+}
+
+const PIN_WAIT_MS = 2;
+const RETRY_MS = 1000;
+
+/**
+ * Writes the map's changes since the last checkpoint as one more sorted run, publishes a root that names it, and then
+ * lets go of the segments that nobody needs any more. Requests go on meanwhile: what they change after the cut is
+ * in the tail of the log, and in the next checkpoint.
+ */
+export class Checkpointer {
+  readonly #options: CheckpointerOptions;
+  readonly #runs: MapRuns;
+  readonly #group = new Committer(() => this.#checkpoint());
+  readonly #recorded = new Set<Segment>();
+  #changes = new ChangeLog();
+  /** Changes of cuts whose checkpoint failed, oldest first: the next one covers them too. */
+  #uncovered: ChangeLog[] = [];
+  #root: CheckpointRoot;
+  #timer: Timer | undefined;
+  #tailWaiters: (() => void)[] = [];
+  #stopped = false;
+  #running = false;
+  checkpoints = 0;
+  retired = 0;
+  /** Runs after each checkpoint. */
+  afterCheckpoint: () => void = () => undefined;
+
+  constructor(options: CheckpointerOptions) {
+    this.#options = options;
+    this.#root = options.root;
+    this.#runs = new MapRuns(options);
+    for (const segment of options.recorded) this.#recorded.add(segment);
+  }
+
+  get bytesWritten(): number {
+    return this.#runs.bytesWritten;
+  }
+
+  /** Notes a change of the map; unmapped blocks have the slot UNMAPPED. */
+  note(lba: number, blocks: number, slot: number): void {
+    this.#changes.append(lba, blocks, slot);
+    this.#startTimer(this.#options.intervalMs);
+  }
+
+  /** Called as the log grows: starts a checkpoint where the tail has become long. */
+  grown(): void {
+    if (this.#options.head.tailSlots >= this.#options.checkpointSlots) this.#startTimer(0);
+  }
+
+  /** Resolves when a checkpoint that started after this call is durable and its garbage is gone. */
+  run(): Promise<void> {
+    return this.#group.flush();
+  }
+
+  /** Resolves after the next cut. */
+  whenTailShrinks(): Promise<void> {
+    this.#runInBackground();
+    return new Promise((resolve) => this.#tailWaiters.push(resolve));
+  }
+
+  #startTimer(delayMs: number): void {
+    if (this.#stopped) return;
+    if (this.#timer !== undefined && delayMs > 0) return;
+    this.#timer?.cancel();
+    this.#timer = this.#options.clock.setTimeout(() => this.#runInBackground(), delayMs);
+  }
+
+  #runInBackground(): void {
+    if (this.#running) return;
+    this.#running = true;
+    this.run()
+      .catch((error: unknown) => {
+        this.#options.log.error({ reason: messageOf(error) }, 'checkpoint failed');
+        this.#startTimer(RETRY_MS);
+      })
+      .finally(() => {
+        this.#running = false;
+      });
+  }
+
+  async #checkpoint(): Promise<void> {
+    const { head, committer, compactor } = this.#options;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    await head.emitUnmaps();
+    const cut = this.#cut();
+    try {
+      await committer.flush();
+      await compactor.sync();
+      await this.#publish(cut);
+    } catch (error) {
+      this.#uncut(cut);
+      throw error;
+    }
+    this.#uncovered = [];
+    for (const change of cut.segments) if (change.segment !== undefined) this.#recorded.add(change.segment);
+    this.checkpoints++;
+    await this.#runs.removeUnreferenced(this.#root.runs);
+    for (const segment of cut.dead) await this.#retire(segment);
+    await this.#options.spares.fillReserve();
+    if (!this.#stopped) this.afterCheckpoint();
+  }
+
+  /** One step: no request comes between its parts. */
+  #cut(): Cut {
+    const { head, table, factory, map, compactor } = this.#options;
+    const dead: Segment[] = [];
+    const segments: SegmentChange[] = [];
+    for (const segment of table.all()) {
+      const gone = segment.sealed && segment.live === 0 && segment.buffers.length === 0;
+      if (!gone || head.uses(segment) || compactor.uses(segment)) continue;
+      dead.push(segment);
+      table.changed.delete(segment);
+      if (this.#recorded.has(segment)) segments.push({ index: segment.index, segment: undefined, slots: 0 });
+    }
+    const headCut = head.cut();
+    // The root names the open segment, so the segment table must, even where it has no slots yet.
+    if (headCut.segment !== undefined) table.changed.add(headCut.segment);
+    for (const segment of table.changed) segments.push({ index: segment.index, segment, slots: segment.slots });
+    table.changed.clear();
+    const cut: Cut = {
+      head: headCut,
+      changes: this.#changes,
+      segments,
+      dead,
+      nextSegmentId: factory.nextSegmentId,
+      mappedBlocks: map.mappedBlocks,
+    };
+    this.#changes = new ChangeLog();
+    for (const waiter of this.#tailWaiters.splice(0)) waiter();
+    return cut;
+  }
+
+  #uncut(cut: Cut): void {
+    this.#options.head.uncut(cut.head);
+    this.#uncovered.push(cut.changes);
+    for (const { segment } of cut.segments) if (segment !== undefined) this.#options.table.changed.add(segment);
+  }
+
+  async #publish(cut: Cut): Promise<void> {
+    const { store, uuid, deks, activeDek } = this.#options;
+    const runs = await this.#runs.extend(this.#root.runs, [...this.#uncovered, cut.changes], cut.segments);
+    const dek = deks.get(activeDek);
+    if (dek === undefined) throw new SealbdError('FAILED', `DEK ${activeDek} is not there`);
+    const root: CheckpointRoot = {
+      dekId: activeDek,
+      generation: this.#root.generation + 1,
+      lastSequence: cut.head.lastSequence,
+      nextSegmentId: cut.nextSegmentId,
+      nextMapFileId: this.#runs.nextFileId,
+      headId: cut.head.segment?.id ?? 0,
+      headSlots: cut.head.headSlots,
+      preparedId: cut.head.preparedId,
+      sizeBytes: this.#options.sizeBytes(),
+      mappedBlocks: cut.mappedBlocks,
+      runs,
+    };
+    await writeRoot(store, encodeRoot(uuid, root, dek));
+    this.#root = root;
+  }
+
+  /** The root that names this segment no more is durable: its file may be used again once nobody reads it. */
+  async #retire(segment: Segment): Promise<void> {
+    const { table, handles, spares } = this.#options;
+    while (segment.pins > 0) await sleep(this.#options.clock, PIN_WAIT_MS);
+    table.remove(segment);
+    this.#recorded.delete(segment);
+    await handles.drop(segment);
+    try {
+      // Plaintext never waits in a spare; a lost segment has no file to reuse.
+      await spares.put(segmentFileName(segment.id), segment.suite !== 0 && segment.lost === undefined);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    }
+    table.freeIndex(segment.index);
+    this.retired++;
+  }
+
+  /** Re-reads both copies of the root and every map file; what does not authenticate, in words. */
+  async verify(): Promise<string[]> {
+    const { store, uuid, deks, log } = this.#options;
+    const problems: string[] = [];
+    try {
+      const { intact } = await readRoot(store, uuid, deks, log);
+      // The copies differ for an instant while a checkpoint is published.
+      if (!intact && !this.#running) problems.push('checkpoint: the copies of the root differ');
+    } catch (error) {
+      problems.push(messageOf(error));
+    }
+    return [...problems, ...(await this.#runs.verify(this.#root.runs))];
+  }
+
+  /** No further checkpoint starts by itself. */
+  stop(): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+  }
+}

@@ -1,0 +1,35 @@
+/**
+ * Group commit. A flush that comes while a commit runs can't ride on it, since writes acknowledged in between may be
+ * missing from it: it joins the next one, together with everyone else who waits.
+ */
+export class Committer {
+  readonly #commit: () => Promise<void>;
+  #running: Promise<void> | undefined;
+  #next: Promise<void> | undefined;
+  /** Commits done, for the ratio of flushes to commits. */
+  commits = 0;
+
+  constructor(commit: () => Promise<void>) {
+    this.#commit = commit;
+  }
+
+  /** Resolves when a commit that started after this call is done. */
+  flush(): Promise<void> {
+    if (this.#running === undefined) return this.#start();
+    this.#next ??= this.#running.then(
+      () => this.#start(),
+      () => this.#start(),
+    );
+    return this.#next;
+  }
+
+  #start(): Promise<void> {
+    this.#next = undefined;
+    this.commits++;
+    const running = this.#commit().finally(() => {
+      if (this.#running === running) this.#running = undefined;
+    });
+    this.#running = running;
+    return running;
+  }
+}

@@ -1,0 +1,305 @@
+import { type Clock, sleep } from '../base/clock.js';
+import { messageOf } from '../base/errors.js';
+import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SLOT_BYTES } from '../base/limits.js';
+import type { Logger } from '../base/log.js';
+import type { CipherPool } from '../cipher/cipher-pool.js';
+import { addon, type KeyHandle, RUN_OK } from '../native/addon.js';
+import { Arena } from '../native/arena.js';
+import { BUFFER_SLOTS } from '../segment/append-buffer.js';
+import { readSlotMeta, SEGMENT_KIND_MOVED, SLOT_KIND_DATA, slotOffset } from '../segment/format.js';
+import type { Segment } from '../segment/segment.js';
+import type { SegmentHandles } from '../segment/segment-handles.js';
+import type { SegmentWriter, WriterContext } from '../segment/segment-writer.js';
+import type { StoreFile } from '../store/store.js';
+import type { BlockMap } from './block-map.js';
+import type { SegmentFactory } from './segment-factory.js';
+import { readIndexLbas } from './segment-index.js';
+import type { SegmentTable } from './segment-table.js';
+
+export interface CompactorOptions {
+  readonly map: BlockMap;
+  readonly table: SegmentTable;
+  readonly handles: SegmentHandles;
+  readonly factory: SegmentFactory;
+  readonly writer: WriterContext;
+  readonly cipher: CipherPool;
+  readonly deks: ReadonlyMap<number, KeyHandle>;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly segmentSlots: number;
+  readonly garbageRatio: number;
+  /** Segments that something else writes or must keep as they are. */
+  isBusy(segment: Segment): boolean;
+  /** Grows with every client request: work is stretched while it moves. */
+  foregroundRequests(): number;
+  /** The map names the block at `to` instead of `from` from now on. */
+  onMoved(lba: number, from: number, to: number): void;
+  onGrown(segment: Segment): void;
+  onFailure(error: unknown): void;
+}
+
+/** Segments fuller than this are not worth rewriting, even when space is short. */
+const LIVE_RATIO_MAX = 0.95;
+/** Idle time for each unit of work while clients are active: compaction then takes a quarter of one thread. */
+const FOREGROUND_STRETCH = 3;
+
+interface LiveSlot {
+  readonly slot: number;
+  readonly lba: number;
+  readonly sequence: number;
+  /** Index of the slot in the chunk. */
+  readonly at: number;
+}
+
+/**
+ * Copies the live slots of mostly dead segments into new segments, under new salts, with their sequences, so that the
+ * old files can go. A moved slot counts only through a checkpoint: until one names it, the source stays (a crash finds
+ * the source), so compaction needs no log of its own.
+ */
+export class Compactor {
+  readonly #options: CompactorOptions;
+  readonly #source = new Arena(ARENA_CHUNK_BYTES);
+  readonly #plain = new Arena(ARENA_CHUNK_BYTES);
+  /** Segments with slots that don't authenticate: they stay, so that the loss stays visible as EIO. */
+  readonly #damaged = new Set<Segment>();
+  readonly #dirty = new Set<SegmentWriter>();
+  #writer: SegmentWriter | undefined;
+  #victim: Segment | undefined;
+  #working: Promise<boolean> | undefined;
+  #stopped = false;
+  movedBlocks = 0;
+
+  constructor(options: CompactorOptions) {
+    this.#options = options;
+  }
+
+  /** Compacts in the background while the dead share is above the limit. */
+  kick(afterRound: () => Promise<void>): void {
+    if (this.#working !== undefined || this.#stopped || this.#garbageRatio() <= this.#options.garbageRatio) return;
+    this.round(false)
+      .then(async (moved) => {
+        if (!moved || this.#stopped) return;
+        await afterRound();
+        this.kick(afterRound);
+      })
+      .catch((error: unknown) => this.#options.log.error({ reason: messageOf(error) }, 'compaction failed'));
+  }
+
+  /** Compacts the emptiest segments, up to a new segment's worth; false where none is worth it. */
+  round(urgent: boolean): Promise<boolean> {
+    this.#working ??= this.#round(urgent).finally(() => {
+      this.#working = undefined;
+    });
+    return this.#working;
+  }
+
+  async #round(urgent: boolean): Promise<boolean> {
+    let moved = 0;
+    for (const victim of this.#victims()) {
+      if (this.#stopped || moved >= this.#options.segmentSlots) break;
+      if (victim.live === 0 || this.#options.isBusy(victim)) continue;
+      moved += victim.live;
+      await this.#compact(victim, urgent);
+    }
+    return moved > 0;
+  }
+
+  #victims(): Segment[] {
+    const worth = [...this.#options.table.all()].filter(
+      (segment) =>
+        segment.sealed &&
+        segment.lost === undefined &&
+        segment.live > 0 &&
+        segment.live <= segment.slots * LIVE_RATIO_MAX &&
+        segment.buffers.length === 0 &&
+        !this.#damaged.has(segment) &&
+        !this.uses(segment) &&
+        !this.#options.isBusy(segment),
+    );
+    return worth.sort((a, b) => a.live / a.slots - b.live / b.slots);
+  }
+
+  #garbageRatio(): number {
+    let slots = 0;
+    let live = 0;
+    for (const segment of this.#options.table.all()) {
+      if (!segment.sealed) continue;
+      slots += segment.slots;
+      live += segment.live;
+    }
+    // One segment's worth of dead slots is never worth a round.
+    return slots - live < this.#options.segmentSlots ? 0 : (slots - live) / slots;
+  }
+
+  async #compact(victim: Segment, urgent: boolean): Promise<void> {
+    const { handles, deks } = this.#options;
+    victim.pins++;
+    this.#victim = victim;
+    try {
+      const file = await handles.file(victim);
+      const lbas = await readIndexLbas(victim, file, deks);
+      for (let from = 0; from < victim.slots && !this.#stopped; from += BUFFER_SLOTS) {
+        const started = this.#options.clock.monotonic();
+        const requests = this.#options.foregroundRequests();
+        await this.#chunk(victim, file, from, Math.min(BUFFER_SLOTS, victim.slots - from), lbas);
+        const busy = this.#options.foregroundRequests() !== requests && !urgent;
+        const worked = this.#options.clock.monotonic() - started;
+        if (busy) await sleep(this.#options.clock, worked * FOREGROUND_STRETCH);
+      }
+    } finally {
+      addon.wipe(this.#plain.bytes);
+      this.#victim = undefined;
+      victim.pins--;
+    }
+  }
+
+  async #chunk(
+    victim: Segment,
+    file: StoreFile,
+    from: number,
+    slots: number,
+    lbas: Float64Array | undefined,
+  ): Promise<void> {
+    if (lbas !== undefined && !this.#anyLive(victim, from, slots, lbas)) return;
+    const bytes = this.#source.bytes.subarray(0, slots * SLOT_BYTES);
+    const read = await file.read(bytes, slotOffset(from));
+    const valid = new Uint8Array(slots);
+    const status = await this.#options.cipher.run({
+      op: 'scan',
+      key: this.#options.handles.key(victim),
+      dst: this.#plain.ref(0),
+      src: this.#source.ref(0),
+      blocks: slots,
+      position: from,
+      valid,
+    });
+    if (status !== RUN_OK) throw new Error('the key of this volume was taken away');
+    if (read < bytes.length) valid.fill(0, Math.floor(read / SLOT_BYTES));
+    if (this.#isDamaged(victim, from, valid, lbas)) this.#damaged.add(victim);
+    await this.#move(this.#liveSlots(victim, from, valid));
+  }
+
+  #anyLive(victim: Segment, from: number, slots: number, lbas: Float64Array): boolean {
+    for (let i = 0; i < slots; i++) {
+      const lba = lbas[from + i];
+      if (lba >= 0 && this.#options.map.get(lba) === victim.slotAddress(from + i)) return true;
+    }
+    return false;
+  }
+
+  /** True where a slot that is live, or may be, did not authenticate. */
+  #isDamaged(victim: Segment, from: number, valid: Uint8Array, lbas: Float64Array | undefined): boolean {
+    for (let i = 0; i < valid.length; i++) {
+      if (valid[i] !== 0) continue;
+      if (lbas === undefined) return true;
+      if (lbas[from + i] >= 0 && this.#options.map.get(lbas[from + i]) === victim.slotAddress(from + i)) return true;
+    }
+    return false;
+  }
+
+  #liveSlots(victim: Segment, from: number, valid: Uint8Array): LiveSlot[] {
+    const live: LiveSlot[] = [];
+    for (let at = 0; at < valid.length; at++) {
+      if (valid[at] === 0) continue;
+      const meta = readSlotMeta(this.#source.bytes, at * SLOT_BYTES);
+      const slot = victim.slotAddress(from + at);
+      if (meta.kind !== SLOT_KIND_DATA || this.#options.map.get(meta.lba) !== slot) continue;
+      live.push({ slot, lba: meta.lba, sequence: meta.sequence, at });
+    }
+    return live;
+  }
+
+  async #move(live: readonly LiveSlot[]): Promise<void> {
+    let next = 0;
+    while (next < live.length) {
+      const writer = await this.#openWriter();
+      const capacity = writer.capacity(this.#options.segmentSlots);
+      if (capacity === 0) {
+        await this.#options.writer.buffers.whenFree();
+        continue;
+      }
+      next += this.#moveRun(writer, live, next, capacity);
+    }
+  }
+
+  /** Moves live slots that follow each other in every respect, as one run; returns how many were dealt with. */
+  #moveRun(writer: SegmentWriter, live: readonly LiveSlot[], from: number, max: number): number {
+    const { map, table } = this.#options;
+    const first = live[from];
+    if (map.get(first.lba) !== first.slot) return 1; // Overwritten meanwhile.
+    let blocks = 1;
+    while (from + blocks < live.length && blocks < max) {
+      const { slot, lba, sequence, at } = live[from + blocks];
+      const follows = lba === first.lba + blocks && sequence === first.sequence + blocks && at === first.at + blocks;
+      if (!follows || map.get(lba) !== slot) break;
+      blocks++;
+    }
+    const to = writer.segment.slotAddress(writer.position);
+    const src = this.#plain.ref(first.at * BLOCK_BYTES);
+    const sealed = writer.append({ src, lba: first.lba, blocks, sequence: first.sequence, durable: -1 });
+    if (sealed instanceof Promise) throw new Error('moved runs are sealed inline');
+    this.#options.onGrown(writer.segment);
+    this.#dirty.add(writer);
+    for (let i = 0; i < blocks; i++) {
+      map.move(first.lba + i, first.slot + i, to + i);
+      this.#options.onMoved(first.lba + i, first.slot + i, to + i);
+    }
+    table.addLive(to, blocks);
+    table.dropLive(first.slot, blocks);
+    this.movedBlocks += blocks;
+    return blocks;
+  }
+
+  async #openWriter(): Promise<SegmentWriter> {
+    if (this.#writer !== undefined && !this.#writer.full) return this.#writer;
+    await this.#sealWriter();
+    // Compaction is what frees space: on a full disk it may use the reserve.
+    this.#writer = await this.#options.factory.create(SEGMENT_KIND_MOVED, 0, true, this.#options.writer);
+    return this.#writer;
+  }
+
+  async #sealWriter(): Promise<void> {
+    const writer = this.#writer;
+    this.#writer = undefined;
+    try {
+      await writer?.seal();
+    } catch (error) {
+      this.#options.onFailure(error);
+      throw error;
+    }
+  }
+
+  /** Makes every slot moved so far durable. */
+  async sync(): Promise<void> {
+    const writers = [...this.#dirty];
+    const open = this.#writer;
+    try {
+      for (const writer of writers) await writer.writeOut();
+      await Promise.all(writers.map((writer) => writer.sync()));
+    } catch (error) {
+      this.#options.onFailure(error);
+      throw error;
+    }
+    // The open writer may have got slots meanwhile.
+    for (const writer of writers) if (writer !== open) this.#dirty.delete(writer);
+  }
+
+  /** True while compaction reads, writes or syncs this segment. */
+  uses(segment: Segment): boolean {
+    if (this.#victim === segment || this.#writer?.segment === segment) return true;
+    for (const writer of this.#dirty) if (writer.segment === segment) return true;
+    return false;
+  }
+
+  /** Ends the work under way and seals the open segment. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#working?.catch(() => undefined); // Logged where it was started.
+    await this.#sealWriter();
+  }
+
+  free(): void {
+    this.#source.free();
+    this.#plain.free();
+  }
+}

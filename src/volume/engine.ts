@@ -1,0 +1,337 @@
+/** Puts the parts of a volume together, and opens them on what the store holds. */
+import type { Clock } from '../base/clock.js';
+import { SealbdError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import type { CipherPool } from '../cipher/cipher-pool.js';
+import { addon, type KeyHandle } from '../native/addon.js';
+import { AppendBufferPool } from '../segment/append-buffer.js';
+import { parseSegmentFileName, type SuiteId, segmentFileBytes, segmentFileName } from '../segment/format.js';
+import type { Segment } from '../segment/segment.js';
+import { SegmentHandles } from '../segment/segment-handles.js';
+import { metadataMac } from '../segment/segment-mac.js';
+import { SegmentReader } from '../segment/segment-reader.js';
+import type { WriterContext } from '../segment/segment-writer.js';
+import type { Store } from '../store/store.js';
+import { BlockMap, UNMAPPED } from './block-map.js';
+import { type CheckpointRoot, readRoot } from './checkpoint-root.js';
+import { Checkpointer } from './checkpointer.js';
+import { Committer } from './committer.js';
+import { Compactor } from './compactor.js';
+import { DataPath } from './data-path.js';
+import { HeadLog } from './head-log.js';
+import { loadRuns, parseMapFileName } from './map-runs.js';
+import { type RecoveryResult, replayTail } from './recovery.js';
+import { SegmentFactory } from './segment-factory.js';
+import { SegmentTable } from './segment-table.js';
+import { SparePool } from './spare-pool.js';
+import type { VolumeTuning } from './tuning.js';
+
+export interface EngineOptions {
+  readonly name: string;
+  readonly uuid: Uint8Array;
+  readonly suite: SuiteId;
+  readonly deks: ReadonlyMap<number, KeyHandle>;
+  readonly activeDek: number;
+  readonly store: Store;
+  readonly cipher: CipherPool;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly fresh: boolean;
+  readonly tuning: VolumeTuning;
+  sizeBytes(): number;
+  requests(): number;
+  onFailure(error: SealbdError): void;
+}
+
+export interface Engine {
+  readonly store: Store;
+  readonly deks: ReadonlyMap<number, KeyHandle>;
+  readonly map: BlockMap;
+  readonly table: SegmentTable;
+  readonly reader: SegmentReader;
+  readonly head: HeadLog;
+  readonly path: DataPath;
+  readonly committer: Committer;
+  readonly checkpointer: Checkpointer;
+  readonly compactor: Compactor;
+  readonly damage: DamageLog;
+  /** Closes everything. `clean`: after a last commit and checkpoint; otherwise what is on disk stays as it is. */
+  close(clean: boolean): Promise<void>;
+}
+
+/** Slots of the tail at which writers wait, as a multiple of those that start a checkpoint. */
+const TAIL_MAX_FACTOR = 4;
+const MOVE_BUFFERS = 2;
+const PUBLIC_KEY_BYTES = 32;
+
+const EMPTY_ROOT: CheckpointRoot = {
+  dekId: 0,
+  generation: 0,
+  lastSequence: 0,
+  nextSegmentId: 1,
+  nextMapFileId: 1,
+  headId: 0,
+  headSlots: 0,
+  preparedId: 0,
+  sizeBytes: 0,
+  mappedBlocks: 0,
+  runs: [],
+};
+
+export async function openEngine(options: EngineOptions): Promise<Engine> {
+  const publicKey = options.suite === 0 ? addon.keyImport(new Uint8Array(PUBLIC_KEY_BYTES)) : undefined;
+  // Only a `none` volume knows the public key: nothing may be authenticated with it in any other.
+  const deks = publicKey === undefined ? options.deks : new Map([...options.deks, [0, publicKey]]);
+  try {
+    const loaded = await load({ ...options, deks });
+    return await assemble({ ...options, deks }, loaded, publicKey);
+  } catch (error) {
+    if (publicKey !== undefined) addon.keyRelease(publicKey);
+    throw error;
+  }
+}
+
+interface Loaded {
+  readonly root: CheckpointRoot;
+  readonly intact: boolean;
+  readonly map: BlockMap;
+  readonly table: SegmentTable;
+  readonly recorded: Segment[];
+  readonly recovery: RecoveryResult;
+  /** Changes of the replayed tail, in order. */
+  readonly changes: readonly [lba: number, blocks: number, slot: number][];
+  readonly names: readonly string[];
+}
+
+/** Reads root, runs and tail: the state of the volume in memory. Changes nothing on disk. */
+async function load(options: EngineOptions): Promise<Loaded> {
+  const { store, uuid, deks, log, tuning } = options;
+  const names = await store.list();
+  const known = options.fresh ? { root: EMPTY_ROOT, intact: false } : await readRoot(store, uuid, deks, log);
+  const map = new BlockMap(tuning.mapBytesMax);
+  const table = new SegmentTable();
+  await loadRuns({ store, uuid, deks }, known.root.runs, map, table);
+  table.rebuildFreeIndexes();
+  map.forEachRun((_lba, blocks, slot) => table.addLive(slot, blocks));
+  markLost(table, names, log);
+  const recorded = [...table.all()];
+  const changes: [number, number, number][] = [];
+  const ids = names.map(parseSegmentFileName).filter((id) => id !== undefined);
+  const recovery = await replayTail(
+    {
+      ...options,
+      root: known.root,
+      table,
+      onData(lba, blocks, slot) {
+        map.setRun(lba, blocks, slot, table.dropLive);
+        table.addLive(slot, blocks);
+        changes.push([lba, blocks, slot]);
+      },
+      onUnmap(lba, blocks) {
+        map.unmapRun(lba, blocks, table.dropLive);
+        changes.push([lba, blocks, UNMAPPED]);
+      },
+    },
+    ids,
+  );
+  return { ...known, map, table, recorded, recovery, changes, names };
+}
+
+/** A segment whose file is gone reads as EIO, never as zeros. */
+function markLost(table: SegmentTable, names: readonly string[], log: Logger): void {
+  const present = new Set(names);
+  for (const segment of table.all()) {
+    if (present.has(segmentFileName(segment.id))) continue;
+    segment.lost = `${segmentFileName(segment.id)} is missing`;
+    log.error({ segment: segment.id, blocks: segment.live }, 'a segment is missing: its blocks can not be read');
+  }
+}
+
+async function assemble(
+  options: EngineOptions,
+  loaded: Loaded,
+  publicKey: KeyHandle | undefined,
+): Promise<Engine> {
+  const { store, deks, tuning, clock, log, cipher } = options;
+  const { map, table, recovery } = loaded;
+  const damage = new DamageLog(log);
+  const handles = new SegmentHandles(store, deks, tuning.handlesMax);
+  const spares = new SparePool(
+    store,
+    segmentFileBytes(tuning.segmentSlots),
+    tuning.sparesMax,
+    tuning.reserveSegments,
+  );
+  const { nextSegmentId } = recovery;
+  const { segmentSlots } = tuning;
+  const factory = new SegmentFactory({ ...options, table, handles, spares, segmentSlots, nextSegmentId });
+  const reader = new SegmentReader(handles, cipher, {
+    poolReadBytes: tuning.poolReadBytes,
+    onDamage: (segment, position, lba, reason) => damage.note(segment, position, lba, reason),
+  });
+  const writer = writerContext(options, new AppendBufferPool(tuning.appendBuffers), tuning.poolSealBytes);
+  // Compaction has buffers of its own, so that it can't starve clients; it seals inline, one short run at a time.
+  const mover = writerContext(options, new AppendBufferPool(MOVE_BUFFERS), Number.POSITIVE_INFINITY);
+  const onGrown = (segment: Segment): void => {
+    table.changed.add(segment);
+    checkpointer.grown();
+  };
+  const head = new HeadLog({
+    factory,
+    writer,
+    clock,
+    segmentSlots,
+    bufferAgeMs: tuning.bufferAgeMs,
+    tailSlotsMax: tuning.checkpointSlots * TAIL_MAX_FACTOR,
+    lastSequence: recovery.lastSequence,
+    onMapped(lba, blocks, slot) {
+      map.setRun(lba, blocks, slot, table.dropLive);
+      table.addLive(slot, blocks);
+      checkpointer.note(lba, blocks, slot);
+    },
+    onGrown,
+    reclaim: () => reclaim(checkpointer, compactor),
+    whenTailShrinks: () => checkpointer.whenTailShrinks(),
+    onFailure: options.onFailure,
+  });
+  const committer = new Committer(() => head.commit());
+  const compactor = new Compactor({
+    ...options,
+    map,
+    table,
+    handles,
+    factory,
+    writer: mover,
+    segmentSlots,
+    garbageRatio: tuning.garbageRatio,
+    isBusy: (segment) => head.uses(segment),
+    foregroundRequests: () => options.requests(),
+    onMoved: (lba, _from, to) => checkpointer.note(lba, 1, to),
+    onGrown,
+    onFailure: (error) => head.fail(error),
+  });
+  const checkpointer: Checkpointer = new Checkpointer({
+    ...options,
+    map,
+    table,
+    handles,
+    factory,
+    spares,
+    head,
+    committer,
+    compactor,
+    root: loaded.root,
+    recorded: loaded.recorded,
+    checkpointSlots: tuning.checkpointSlots,
+    intervalMs: tuning.checkpointIntervalMs,
+  });
+  checkpointer.afterCheckpoint = () => compactor.kick(() => checkpointer.run());
+  const path = new DataPath({
+    map,
+    table,
+    reader,
+    head,
+    onUnmapped: (lba, blocks) => checkpointer.note(lba, blocks, UNMAPPED),
+  });
+
+  await settle(options, loaded, spares, checkpointer);
+  return {
+    store,
+    deks,
+    map,
+    table,
+    reader,
+    head,
+    path,
+    committer,
+    checkpointer,
+    compactor,
+    damage,
+    close: (clean) => close(clean),
+  };
+
+  async function close(clean: boolean): Promise<void> {
+    await compactor.stop();
+    if (clean) await committer.flush();
+    checkpointer.stop();
+    const unused = await head.close();
+    if (unused !== undefined) {
+      await handles.drop(unused.segment);
+      table.remove(unused.segment);
+      await spares.put(segmentFileName(unused.segment.id), unused.segment.suite !== 0);
+    }
+    if (clean) await checkpointer.run();
+    await handles.dropAll();
+    writer.buffers.freeIdle();
+    mover.buffers.freeIdle();
+    compactor.free();
+    path.free();
+    if (publicKey !== undefined) addon.keyRelease(publicKey);
+  }
+}
+
+function writerContext(options: EngineOptions, buffers: AppendBufferPool, poolSealBytes: number): WriterContext {
+  const { cipher, clock, log, deks } = options;
+  return { cipher, buffers, clock, log, poolSealBytes, mac: metadataMac(deks) };
+}
+
+/** Makes what recovery found durable, removes what nothing needs, and publishes the checkpoint to serve from. */
+async function settle(
+  options: EngineOptions,
+  loaded: Loaded,
+  spares: SparePool,
+  checkpointer: Checkpointer,
+): Promise<void> {
+  const { store } = options;
+  const { recovery, root, changes, names, table } = loaded;
+  for (const segment of recovery.replayed) {
+    const file = await store.open(segmentFileName(segment.id), 'write');
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    table.changed.add(segment);
+  }
+  for (const change of changes) checkpointer.note(...change);
+  const mapFiles = new Set(root.runs.map((run) => run.fileId));
+  for (const name of names) {
+    const mapFile = parseMapFileName(name);
+    if (name.endsWith('.tmp') || (mapFile !== undefined && !mapFiles.has(mapFile))) await store.remove(name);
+  }
+  for (const id of recovery.unused) await store.remove(segmentFileName(id));
+  if (options.suite !== 0) await spares.adopt(names);
+  const changed = recovery.replayed.length > 0 || recovery.unused.length > 0 || changes.length > 0;
+  if (options.fresh || !loaded.intact || changed) await checkpointer.run();
+  await spares.fillReserve();
+}
+
+/** The disk is full: checkpoint to let dead segments go, compact, checkpoint again. True where something came free. */
+async function reclaim(checkpointer: Checkpointer, compactor: Compactor): Promise<boolean> {
+  const before = checkpointer.retired;
+  await checkpointer.run();
+  if (checkpointer.retired > before) return true;
+  if (!(await compactor.round(true))) return false;
+  await checkpointer.run();
+  return checkpointer.retired > before;
+}
+
+/** Blocks that could not be read back: counted, and logged without flooding. */
+export class DamageLog {
+  readonly #log: Logger;
+  #loggedFor = new Set<number>();
+  reads = 0;
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  note(segment: Segment, position: number, lba: number, reason: string): void {
+    this.reads++;
+    if (this.#loggedFor.has(lba) || this.#loggedFor.size >= LOGGED_MAX) return;
+    this.#loggedFor.add(lba);
+    this.#log.error({ segment: segment.id, position, lba, reason }, 'a stored block can not be read');
+  }
+}
+
+const LOGGED_MAX = 1000;

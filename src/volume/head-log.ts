@@ -1,0 +1,400 @@
+import type { Clock, Timer } from '../base/clock.js';
+import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
+import { BLOCK_BYTES, SEGMENT_RESERVED_SLOTS, SEQUENCE_MAX } from '../base/limits.js';
+import { Gather, type MaybePromise } from '../base/maybe-promise.js';
+import { Arena } from '../native/arena.js';
+import { SEGMENT_KIND_HEAD, type UnmapEntry, writeUnmaps } from '../segment/format.js';
+import type { Segment } from '../segment/segment.js';
+import type { SegmentWriter, WriterContext } from '../segment/segment-writer.js';
+import type { SegmentFactory } from './segment-factory.js';
+import { UnmapQueue } from './unmap-queue.js';
+
+export interface HeadLogOptions {
+  readonly factory: SegmentFactory;
+  readonly writer: WriterContext;
+  readonly clock: Clock;
+  readonly segmentSlots: number;
+  readonly bufferAgeMs: number;
+  /** Slots since the last cut at which writers wait for the checkpoint under way. */
+  readonly tailSlotsMax: number;
+  readonly lastSequence: number;
+  /** `blocks` blocks from `lba` on now live at `slot`; called before they are sealed. May throw ENOMEM, changing nothing. */
+  onMapped(lba: number, blocks: number, slot: number): void;
+  /** The segment has got slots. */
+  onGrown(segment: Segment): void;
+  /** The disk is full: try to free space; true if a retry is worth it. */
+  reclaim(): Promise<boolean>;
+  /** Waits until the tail has become shorter. */
+  whenTailShrinks(): Promise<void>;
+  /** Something that can't be repaired in place went wrong: the volume takes no more writes. */
+  onFailure(error: unknown): void;
+}
+
+export interface HeadCut {
+  /** The open segment, and its slots so far. */
+  readonly segment: Segment | undefined;
+  readonly headSlots: number;
+  /** The segment that is prepared, or being prepared, to follow it (0: none). */
+  readonly preparedId: number;
+  readonly lastSequence: number;
+  readonly tailSlots: number;
+}
+
+/** After the disk was found full, writers are told so at once for this long. */
+const NO_SPACE_MEMORY_MS = 100;
+
+/** The place where new writes go: an open segment, a prepared one behind it, and the unmaps that wait to join. */
+export class HeadLog {
+  readonly #options: HeadLogOptions;
+  readonly #unmaps = new UnmapQueue();
+  readonly #reservedSlots: number;
+  readonly #scratch = new Arena(BLOCK_BYTES);
+  #writer: SegmentWriter | undefined;
+  #writerIsReserve = false;
+  #next: SegmentWriter | undefined;
+  #nextIsReserve = false;
+  #preparing: Promise<void> | undefined;
+  #preparingId = 0;
+  /** Writers with slots that no sync covers yet; sealed ones leave after a sync. */
+  readonly #dirty = new Set<SegmentWriter>();
+  readonly #sealing = new Map<SegmentWriter, Promise<void>>();
+  #lastSequence: number;
+  #lastSlotSequence: number;
+  #durableSequence: number;
+  #tailSlots = 0;
+  #ageTimer: Timer | undefined;
+  #noSpaceUntil = Number.NEGATIVE_INFINITY;
+  #failure: SealbdError | undefined;
+
+  constructor(options: HeadLogOptions) {
+    this.#options = options;
+    this.#reservedSlots = Math.min(SEGMENT_RESERVED_SLOTS, Math.floor(options.segmentSlots / 8));
+    this.#lastSequence = options.lastSequence;
+    this.#lastSlotSequence = options.lastSequence;
+    this.#durableSequence = options.lastSequence;
+  }
+
+  /** Writes blocks at `src`. Done when they are sealed in a buffer; durable after `commit`. */
+  append(src: Arena, srcOffset: number, lba: number, blocks: number): MaybePromise<void> {
+    const gather = new Gather();
+    let done = 0;
+    while (done < blocks) {
+      const run = Math.min(blocks - done, this.#capacity(lba + done, blocks - done));
+      if (run === 0) return this.#appendLater(gather, src, srcOffset, lba, blocks, done);
+      const at = done;
+      done += run;
+      if (!gather.add(() => this.#appendRun(src.ref(srcOffset + at * BLOCK_BYTES), lba + at, run))) break;
+    }
+    return gather.result();
+  }
+
+  async #appendLater(
+    gather: Gather,
+    src: Arena,
+    srcOffset: number,
+    lba: number,
+    blocks: number,
+    from: number,
+  ): Promise<void> {
+    let done = from;
+    try {
+      while (done < blocks) {
+        const at = done;
+        const run = Math.min(blocks - at, this.#capacity(lba + at, blocks - at));
+        if (run === 0) await this.#room(lba + at, blocks - at);
+        else if (!gather.add(() => this.#appendRun(src.ref(srcOffset + at * BLOCK_BYTES), lba + at, run))) break;
+        done += run;
+      }
+    } catch (error) {
+      gather.add(() => Promise.reject(error));
+    }
+    await gather.result();
+  }
+
+  /** Blocks from `lba` on that can be appended now; 0 where something must be awaited first (see `#room`). */
+  #capacity(lba: number, blocks: number): number {
+    if (this.#failure !== undefined) return 0;
+    if (this.#tailSlots >= this.#options.tailSlotsMax) return 0;
+    if (this.#unmaps.length > 0 && this.#unmaps.overlaps(lba, blocks) && !this.#emitNow()) return 0;
+    const writer = this.#current();
+    return writer === undefined ? 0 : writer.capacity(this.#limit());
+  }
+
+  /** Where user writes end in the open segment: its last slots are kept for unmaps unless another segment is ready.
+   *  A segment made of the reserve takes none. */
+  #limit(): number {
+    const { segmentSlots } = this.#options;
+    if (this.#writerIsReserve) return 0;
+    return this.#next === undefined ? segmentSlots - this.#reservedSlots : segmentSlots;
+  }
+
+  /** The open segment with room for user writes, after switching to the prepared one where it is due. */
+  #current(): SegmentWriter | undefined {
+    if (this.#writer !== undefined && this.#writer.position < this.#limit()) return this.#writer;
+    if (this.#next === undefined) {
+      this.#prepareInBackground();
+      return undefined;
+    }
+    if (this.#writer !== undefined && !this.#writer.full && !this.#endEarly(this.#writer)) return undefined;
+    this.#switchTo(this.#next);
+    return this.#writer;
+  }
+
+  /** Marks the end of a segment that is left before it is full, so that replay goes on in the next one. */
+  #endEarly(writer: SegmentWriter): boolean {
+    if (writer.capacity(this.#options.segmentSlots) === 0) return false;
+    this.#appendUnmapSlot(writer, []);
+    return true;
+  }
+
+  #switchTo(next: SegmentWriter): void {
+    const old = this.#writer;
+    this.#writer = next;
+    this.#writerIsReserve = this.#nextIsReserve;
+    this.#next = undefined;
+    if (old !== undefined) this.#seal(old);
+    this.#prepareInBackground();
+  }
+
+  #seal(writer: SegmentWriter): void {
+    const sealing = writer.seal().catch((error: unknown) => this.fail(error));
+    this.#sealing.set(writer, sealing);
+    void sealing.then(() => this.#sealing.delete(writer));
+  }
+
+  #prepareInBackground(): void {
+    if (this.#preparing !== undefined || this.#options.clock.monotonic() < this.#noSpaceUntil) return;
+    this.#prepare(false).catch(() => undefined); // Whoever needs the segment asks again and sees the error.
+  }
+
+  /** Prepares the next segment; shared by all who wait. Rejects with ENOSPC where there is no room for one. */
+  #prepare(urgent: boolean): Promise<void> {
+    if (this.#next !== undefined) return Promise.resolve();
+    if (this.#preparing !== undefined) return this.#preparing;
+    const { factory, writer } = this.#options;
+    const previous = this.#writer?.segment.id ?? 0;
+    this.#preparingId = factory.nextSegmentId;
+    this.#preparing = factory
+      .create(SEGMENT_KIND_HEAD, previous, urgent, writer)
+      .then((next) => {
+        this.#next = next;
+        this.#nextIsReserve = urgent;
+        this.#noSpaceUntil = Number.NEGATIVE_INFINITY;
+      })
+      .catch((error: unknown) => {
+        if (!isSealbdError(error, 'ENOSPC')) this.fail(error);
+        throw error;
+      })
+      .finally(() => {
+        this.#preparing = undefined;
+        this.#preparingId = 0;
+      });
+    return this.#preparing;
+  }
+
+  /** Waits for whatever keeps `#capacity` at 0. Rejects where waiting won't help. */
+  async #room(lba: number, blocks: number): Promise<void> {
+    this.#check();
+    if (this.#tailSlots >= this.#options.tailSlotsMax) return this.#options.whenTailShrinks();
+    if (this.#unmaps.length > 0 && this.#unmaps.overlaps(lba, blocks)) return this.emitUnmaps();
+    const atEnd = this.#writer === undefined || this.#writer.position >= this.#limit();
+    if (atEnd && this.#next === undefined) return this.#nextSegment(false);
+    return this.#options.writer.buffers.whenFree();
+  }
+
+  async #nextSegment(urgent: boolean): Promise<void> {
+    if (!urgent && this.#options.clock.monotonic() < this.#noSpaceUntil) {
+      throw new SealbdError('ENOSPC', 'no space for another segment');
+    }
+    try {
+      await this.#prepare(urgent);
+    } catch (error) {
+      if (!isSealbdError(error, 'ENOSPC')) throw error;
+      // The attempt that failed may have been another's, without the reserve.
+      if (urgent) return this.#prepare(true);
+      if (!(await this.#options.reclaim())) {
+        this.#noSpaceUntil = this.#options.clock.monotonic() + NO_SPACE_MEMORY_MS;
+        throw error;
+      }
+      await this.#prepare(false);
+    }
+  }
+
+  #appendRun(src: number, lba: number, blocks: number): MaybePromise<void> {
+    const writer = this.#writer;
+    if (writer === undefined) throw new Error('append without an open segment');
+    this.#checkSequence(blocks);
+    this.#options.onMapped(lba, blocks, writer.segment.slotAddress(writer.position));
+    const sequence = this.#lastSequence + 1;
+    this.#spent(writer, blocks);
+    const run = { src, lba, blocks, sequence, durable: this.#durableSequence };
+    try {
+      const done = writer.append(run);
+      return done instanceof Promise ? done.catch((error: unknown) => this.#unsealed(error)) : done;
+    } catch (error) {
+      return this.#unsealed(error);
+    }
+  }
+
+  /** The map names slots that hold nothing: the volume must not go on. */
+  #unsealed(error: unknown): never {
+    this.fail(error);
+    throw error;
+  }
+
+  #spent(writer: SegmentWriter, slots: number): void {
+    this.#options.onGrown(writer.segment);
+    this.#lastSequence += slots;
+    this.#lastSlotSequence = this.#lastSequence;
+    this.#tailSlots += slots;
+    this.#dirty.add(writer);
+    this.#startAgeTimer();
+  }
+
+  /** Logs that blocks were unmapped. The caller has changed the map. */
+  unmap(lba: number, blocks: number): MaybePromise<void> {
+    this.#check();
+    this.#checkSequence(1);
+    this.#unmaps.push({ sequence: ++this.#lastSequence, lba, blocks });
+    this.#startAgeTimer();
+    if (this.#unmaps.full && !this.#emitNow()) return this.emitUnmaps();
+  }
+
+  /** Puts every waiting unmap into the log, if that needs no waiting. */
+  #emitNow(): boolean {
+    while (this.#unmaps.length > 0) {
+      const writer = this.#unmapWriter();
+      if (writer === undefined || writer.capacity(this.#options.segmentSlots) === 0) return false;
+      this.#appendUnmapSlot(writer, this.#unmaps.takeSlotful());
+    }
+    return true;
+  }
+
+  #appendUnmapSlot(writer: SegmentWriter, entries: readonly UnmapEntry[]): void {
+    this.#checkSequence(1);
+    writeUnmaps(this.#scratch.bytes, entries);
+    const sequence = this.#lastSequence + 1;
+    const durable = this.#durableSequence;
+    this.#spent(writer, 1);
+    try {
+      writer.appendUnmaps(this.#scratch.ref(0), sequence, durable);
+    } catch (error) {
+      this.#unsealed(error);
+    }
+  }
+
+  /** The open segment, its reserved slots included, or the next one. */
+  #unmapWriter(): SegmentWriter | undefined {
+    if (this.#writer !== undefined && !this.#writer.full) return this.#writer;
+    if (this.#next !== undefined) this.#switchTo(this.#next);
+    return this.#writer !== undefined && !this.#writer.full ? this.#writer : undefined;
+  }
+
+  async emitUnmaps(): Promise<void> {
+    while (!this.#emitNow()) {
+      this.#check();
+      if (this.#unmapWriter() === undefined) await this.#nextSegment(true);
+      else await this.#options.writer.buffers.whenFree();
+    }
+  }
+
+  /** True where something acknowledged is not durable yet. */
+  get dirty(): boolean {
+    return this.#dirty.size > 0 || this.#unmaps.length > 0;
+  }
+
+  /** Makes everything acknowledged before the call durable. Not reentrant: the committer serialises. */
+  async commit(): Promise<void> {
+    this.#check();
+    await this.emitUnmaps();
+    const target = this.#lastSlotSequence;
+    const writers = [...this.#dirty];
+    const open = this.#writer;
+    try {
+      for (const writer of writers) await writer.writeOut();
+      await Promise.all(writers.map((writer) => writer.sync()));
+    } catch (error) {
+      this.fail(error);
+      throw error;
+    }
+    this.#check();
+    this.#durableSequence = Math.max(this.#durableSequence, target);
+    for (const writer of writers) {
+      // A writer that was not open when the target was taken has got nothing since.
+      if (writer !== open || this.#lastSlotSequence === target) this.#dirty.delete(writer);
+    }
+  }
+
+  /** Sends what is buffered to the kernel, without waiting for the disk. */
+  async writeOut(): Promise<void> {
+    await this.emitUnmaps();
+    for (const writer of [...this.#dirty]) await writer.writeOut();
+  }
+
+  #startAgeTimer(): void {
+    if (this.#ageTimer !== undefined) return;
+    this.#ageTimer = this.#options.clock.setTimeout(() => {
+      this.#ageTimer = undefined;
+      this.writeOut().catch((error: unknown) => this.fail(error));
+    }, this.#options.bufferAgeMs);
+  }
+
+  /** The cut of a checkpoint: where the log stands now. The tail is counted from here on. */
+  cut(): HeadCut {
+    const cut = {
+      segment: this.#writer?.segment,
+      headSlots: this.#writer?.position ?? 0,
+      preparedId: this.#next?.segment.id ?? this.#preparingId,
+      lastSequence: this.#lastSequence,
+      tailSlots: this.#tailSlots,
+    };
+    this.#tailSlots = 0;
+    return cut;
+  }
+
+  /** The checkpoint of that cut did not come to be: its slots still belong to the tail. */
+  uncut(cut: HeadCut): void {
+    this.#tailSlots += cut.tailSlots;
+  }
+
+  get tailSlots(): number {
+    return this.#tailSlots;
+  }
+
+  /** True while the head still writes or syncs this segment. */
+  uses(segment: Segment): boolean {
+    for (const writer of this.#dirty) if (writer.segment === segment) return true;
+    for (const writer of this.#sealing.keys()) if (writer.segment === segment) return true;
+    return this.#writer?.segment === segment || this.#next?.segment === segment;
+  }
+
+  /** Seals the open segment and lets go of the prepared one; returns the latter's segment. Nothing may be appended
+   *  afterwards. */
+  async close(): Promise<SegmentWriter | undefined> {
+    this.#ageTimer?.cancel();
+    await this.#preparing?.catch(() => undefined); // Its failure is of no interest any more.
+    if (this.#writer !== undefined) this.#seal(this.#writer);
+    await Promise.all(this.#sealing.values());
+    this.#writer = undefined;
+    const unused = this.#next;
+    this.#next = undefined;
+    this.#scratch.free();
+    return unused;
+  }
+
+  fail(error: unknown): void {
+    if (this.#failure !== undefined) return;
+    const cause = error instanceof SealbdError && error.code === 'ESHUTDOWN' ? 'ESHUTDOWN' : 'EIO';
+    this.#failure = new SealbdError(cause, `the volume failed: ${messageOf(error)}`, { cause: error });
+    this.#options.writer.buffers.wakeAll();
+    this.#options.onFailure(this.#failure);
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #checkSequence(slots: number): void {
+    if (this.#lastSequence > SEQUENCE_MAX - slots - 1) throw new SealbdError('EIO', 'sequences are used up');
+  }
+}

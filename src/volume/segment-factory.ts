@@ -1,0 +1,110 @@
+import { type Clock } from '../base/clock.js';
+import { errnoOf, SealbdError } from '../base/errors.js';
+import { addon, type KeyHandle } from '../native/addon.js';
+import {
+  encodeHeader,
+  SALT_BYTES,
+  type SegmentKind,
+  type SuiteId,
+  segmentFileBytes,
+  segmentFileName,
+} from '../segment/format.js';
+import { Segment } from '../segment/segment.js';
+import type { SegmentHandles } from '../segment/segment-handles.js';
+import { metadataMac } from '../segment/segment-mac.js';
+import { SegmentWriter, type WriterContext } from '../segment/segment-writer.js';
+import type { Store, StoreFile } from '../store/store.js';
+import type { SegmentTable } from './segment-table.js';
+import type { SparePool } from './spare-pool.js';
+
+export interface FactoryOptions {
+  readonly store: Store;
+  readonly table: SegmentTable;
+  readonly handles: SegmentHandles;
+  readonly spares: SparePool;
+  readonly deks: ReadonlyMap<number, KeyHandle>;
+  readonly clock: Clock;
+  readonly uuid: Uint8Array;
+  readonly suite: SuiteId;
+  readonly activeDek: number;
+  readonly segmentSlots: number;
+  nextSegmentId: number;
+}
+
+/** Makes new segments: fresh id, fresh salt, header durable under its final name before the first slot. */
+export class SegmentFactory {
+  readonly #options: FactoryOptions;
+  #nextId: number;
+
+  constructor(options: FactoryOptions) {
+    this.#options = options;
+    this.#nextId = options.nextSegmentId;
+  }
+
+  get nextSegmentId(): number {
+    return this.#nextId;
+  }
+
+  /**
+   * A writer for a new segment. `urgent` work may take the reserve when the disk is full. ENOSPC is a SealbdError; other
+   * errors of the store pass through.
+   */
+  async create(
+    kind: SegmentKind,
+    previousHeadId: number,
+    urgent: boolean,
+    context: WriterContext,
+  ): Promise<SegmentWriter> {
+    const { table, uuid, suite, activeDek, segmentSlots } = this.#options;
+    const index = table.takeIndex();
+    const identity = {
+      index,
+      id: this.#nextId++,
+      kind,
+      suite,
+      dekId: suite === 0 ? 0 : activeDek,
+      originUuid: uuid,
+      // Straight from getrandom(2): a salt must not come from anything that a test or a snapshot can replay.
+      salt: new Uint8Array(SALT_BYTES),
+    };
+    addon.randomFill(identity.salt);
+    const segment = new Segment(identity, 0, false);
+    try {
+      const file = await this.#file(segment, previousHeadId, urgent);
+      this.#options.handles.adopt(segment, file);
+      const key = this.#options.handles.key(segment);
+      table.add(segment);
+      return new SegmentWriter(segment, segmentSlots, file, key, context);
+    } catch (error) {
+      table.freeIndex(index);
+      if (errnoOf(error) === 'ENOSPC' || errnoOf(error) === 'EDQUOT') {
+        throw new SealbdError('ENOSPC', 'no space for another segment', { cause: error });
+      }
+      throw error;
+    }
+  }
+
+  async #file(segment: Segment, previousHeadId: number, urgent: boolean): Promise<StoreFile> {
+    const { store, spares, segmentSlots, deks, clock } = this.#options;
+    const name = segmentFileName(segment.id);
+    const file = await spares.take(`${name}.tmp`, segmentFileBytes(segmentSlots), urgent);
+    try {
+      const { bytes, covered } = encodeHeader({
+        ...segment,
+        previousHeadId,
+        createdAtMs: clock.now(),
+        slotsMax: segmentSlots,
+      });
+      bytes.set(metadataMac(deks)(segment, covered), covered.length);
+      await file.write(bytes, 0);
+      await file.sync();
+      await store.rename(`${name}.tmp`, name);
+      await store.syncDirectory();
+      return file;
+    } catch (error) {
+      await file.close();
+      await store.remove(`${name}.tmp`);
+      throw error;
+    }
+  }
+}

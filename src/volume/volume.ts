@@ -1,0 +1,287 @@
+import type { Clock } from '../base/clock.js';
+import { messageOf, SealbdError } from '../base/errors.js';
+import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SLOT_BYTES } from '../base/limits.js';
+import type { Logger } from '../base/log.js';
+import type { MaybePromise } from '../base/maybe-promise.js';
+import type { CipherPool } from '../cipher/cipher-pool.js';
+import { SUITE_NAMES } from '../cipher/suites.js';
+import type { BlockDevice, Extent } from '../device/block-device.js';
+import type { KeyHandle } from '../native/addon.js';
+import { Arena } from '../native/arena.js';
+import type { SuiteId } from '../segment/format.js';
+import type { Store } from '../store/store.js';
+import { type Engine, openEngine } from './engine.js';
+import { defaultTuning, type VolumeTuning } from './tuning.js';
+import { type VerifyOptions, type VerifyResult, verifyVolume } from './verify.js';
+
+export interface VolumeOptions {
+  readonly name: string;
+  readonly uuid: Uint8Array;
+  readonly sizeBytes: number;
+  readonly suite: SuiteId;
+  /** Unwrapped DEKs by id. Empty for `none`. */
+  readonly deks: ReadonlyMap<number, KeyHandle>;
+  readonly activeDek: number;
+  readonly store: Store;
+  readonly cipher: CipherPool;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Just created: there is no checkpoint yet. */
+  readonly fresh: boolean;
+  readonly tuning?: Partial<VolumeTuning>;
+}
+
+export interface VolumeStats {
+  readonly mappedBytes: number;
+  /** Bytes of the segment files in use, dead slots included. */
+  readonly storedBytes: number;
+  readonly segments: number;
+  readonly mapMemoryBytes: number;
+  readonly tailBytes: number;
+  readonly commits: number;
+  readonly checkpoints: number;
+  readonly checkpointBytes: number;
+  readonly movedBytes: number;
+  readonly requests: number;
+  readonly damagedReads: number;
+}
+
+/** Longest that a CACHE request reads ahead. */
+const CACHE_BYTES_MAX = 32 * 1024 * 1024;
+/** What a flush, a stop or a resize answers when the volume is gone. */
+const STOPPED = 'the volume is stopped';
+
+/**
+ * A sealed volume: a log-structured block device. This class admits requests and keeps the volume's state; the engine
+ * behind it holds the parts (map, log head, reader, committer, checkpointer, compactor).
+ */
+export class Volume implements BlockDevice {
+  readonly name: string;
+  readonly description: string;
+  readonly readOnly = false;
+  readonly #engine: Engine;
+  readonly #options: VolumeOptions;
+  readonly #clients = new Set<(reason: string) => void>();
+  readonly #drained: (() => void)[] = [];
+  #sizeBytes: number;
+  #stopped = false;
+  #failure: SealbdError | undefined;
+  #inFlight = 0;
+  #requests = 0;
+
+  static async open(options: VolumeOptions): Promise<Volume> {
+    const tuning = { ...defaultTuning(options.sizeBytes), ...options.tuning };
+    let volume: Volume | undefined;
+    let early: SealbdError | undefined;
+    const engine = await openEngine({
+      ...options,
+      tuning,
+      sizeBytes: () => volume?.sizeBytes ?? options.sizeBytes,
+      requests: () => volume?.requests ?? 0,
+      onFailure: (error) => {
+        if (volume === undefined) early = error;
+        else volume.#fail(error);
+      },
+    });
+    volume = new Volume(options, engine);
+    if (early !== undefined) volume.#fail(early);
+    return volume;
+  }
+
+  private constructor(options: VolumeOptions, engine: Engine) {
+    this.#options = options;
+    this.#engine = engine;
+    this.#sizeBytes = options.sizeBytes;
+    this.name = options.name;
+    this.description = `sealed volume, ${SUITE_NAMES[options.suite]}`;
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  get requests(): number {
+    return this.#requests;
+  }
+
+  get state(): 'serving' | 'failed' | 'stopped' {
+    if (this.#stopped) return 'stopped';
+    return this.#failure === undefined ? 'serving' : 'failed';
+  }
+
+  /** Why it takes no more writes. */
+  get failure(): string | undefined {
+    return this.#failure?.message;
+  }
+
+  read(dst: Arena, dstOffset: number, offset: number, length: number): MaybePromise<void> {
+    this.#admit();
+    return this.#track(this.#engine.path.read(dst, dstOffset, offset, length));
+  }
+
+  write(src: Arena, srcOffset: number, offset: number, length: number): MaybePromise<void> {
+    this.#admitChange();
+    return this.#track(this.#engine.path.write(src, srcOffset, offset, length));
+  }
+
+  async flush(): Promise<void> {
+    this.#admitChange();
+    if (this.#engine.head.dirty) await this.#track(this.#engine.committer.flush());
+  }
+
+  trim(offset: number, length: number): MaybePromise<void> {
+    this.#admitChange();
+    return this.#track(this.#engine.path.trim(offset, length));
+  }
+
+  zero(offset: number, length: number): MaybePromise<void> {
+    this.#admitChange();
+    return this.#track(this.#engine.path.zero(offset, length));
+  }
+
+  async cache(offset: number, length: number): Promise<void> {
+    this.#admit();
+    const scratch = new Arena(ARENA_CHUNK_BYTES);
+    try {
+      await this.#track(this.#engine.path.warm(offset, Math.min(length, CACHE_BYTES_MAX), scratch));
+    } finally {
+      scratch.free();
+    }
+  }
+
+  extents(offset: number, length: number, extentsMax: number): Extent[] {
+    this.#admit();
+    return this.#engine.path.extents(offset, length, extentsMax);
+  }
+
+  attach(onClose: (reason: string) => void): () => void {
+    if (this.#stopped) throw new SealbdError('ESHUTDOWN', STOPPED);
+    this.#clients.add(onClose);
+    return () => this.#clients.delete(onClose);
+  }
+
+  get clients(): number {
+    return this.#clients.size;
+  }
+
+  stats(): VolumeStats {
+    const { map, table, head, committer, checkpointer, compactor, damage } = this.#engine;
+    let storedBytes = 0;
+    for (const segment of table.all()) storedBytes += segment.slots * SLOT_BYTES;
+    return {
+      mappedBytes: map.mappedBlocks * BLOCK_BYTES,
+      storedBytes,
+      segments: table.count,
+      mapMemoryBytes: map.memoryBytes,
+      tailBytes: head.tailSlots * SLOT_BYTES,
+      commits: committer.commits,
+      checkpoints: checkpointer.checkpoints,
+      checkpointBytes: checkpointer.bytesWritten,
+      movedBytes: compactor.movedBlocks * BLOCK_BYTES,
+      requests: this.#requests,
+      damagedReads: damage.reads,
+    };
+  }
+
+  segmentsByDek(): Map<number, { segments: number; bytes: number }> {
+    const byDek = new Map<number, { segments: number; bytes: number }>();
+    for (const segment of this.#engine.table.all()) {
+      const sum = byDek.get(segment.dekId) ?? { segments: 0, bytes: 0 };
+      sum.segments++;
+      sum.bytes += segment.slots * SLOT_BYTES;
+      byDek.set(segment.dekId, sum);
+    }
+    return byDek;
+  }
+
+  /** Unmaps what is cut off, durably, before the size changes; so what grows back later reads as zeros. */
+  async resize(sizeBytes: number): Promise<void> {
+    this.#admitChange();
+    const before = this.#sizeBytes;
+    // Smaller at once: no request may slip in behind the unmap.
+    this.#sizeBytes = Math.min(before, sizeBytes);
+    if (sizeBytes < before) {
+      const end = Math.ceil(before / BLOCK_BYTES) * BLOCK_BYTES;
+      await this.#track(this.#engine.path.zero(sizeBytes, end - sizeBytes));
+      await this.flush();
+    }
+    this.#sizeBytes = sizeBytes;
+  }
+
+  async verify(options: VerifyOptions): Promise<VerifyResult> {
+    this.#admit();
+    const { deks, store } = this.#engine;
+    const context = { ...this.#engine, deks, store, sizeBytes: this.#sizeBytes };
+    const result = await this.#track(verifyVolume(context, options));
+    const problems = await this.#engine.checkpointer.verify();
+    return { ...result, problems: [...result.problems, ...problems] };
+  }
+
+  /** Writes a checkpoint now. */
+  async checkpoint(): Promise<void> {
+    this.#admitChange();
+    await this.#track(this.#engine.checkpointer.run());
+  }
+
+  /** Compacts until nothing is worth it, whatever the dead share, and lets go of the old files. */
+  async compact(): Promise<void> {
+    this.#admitChange();
+    const { compactor, checkpointer } = this.#engine;
+    while (await this.#track(compactor.round(true))) await this.#track(checkpointer.run());
+    await this.#track(checkpointer.run());
+  }
+
+  /**
+   * Refuses new requests, waits for those under way, makes everything acknowledged durable, checkpoints and closes.
+   * The caller then revokes the DEKs. Past the deadline it resolves all the same: the keys must go.
+   */
+  async stop(deadlineMs: number): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    for (const close of [...this.#clients]) close(STOPPED);
+    const { clock, log } = this.#options;
+    let late = false;
+    const deadline = new Promise<void>((resolve) => {
+      clock.setTimeout(() => {
+        late = true;
+        resolve();
+      }, deadlineMs);
+    });
+    const orderly = this.#drain().then(() => this.#engine.close(this.#failure === undefined));
+    await Promise.race([
+      deadline,
+      orderly.catch((error: unknown) => log.error({ reason: messageOf(error) }, 'the volume did not close cleanly')),
+    ]);
+    if (late) log.error({ volume: this.name, deadlineMs }, 'the volume missed its deadline to stop');
+  }
+
+  #drain(): Promise<void> {
+    if (this.#inFlight === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#drained.push(resolve));
+  }
+
+  #admit(): void {
+    this.#requests++;
+    if (this.#stopped) throw new SealbdError('ESHUTDOWN', STOPPED);
+  }
+
+  #admitChange(): void {
+    this.#admit();
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #track<T>(work: MaybePromise<T>): MaybePromise<T> {
+    if (!(work instanceof Promise)) return work;
+    this.#inFlight++;
+    return work.finally(() => {
+      this.#inFlight--;
+      if (this.#inFlight === 0) for (const drained of this.#drained.splice(0)) drained();
+    });
+  }
+
+  #fail(error: SealbdError): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = error;
+    this.#options.log.error({ volume: this.name, reason: error.message }, 'the volume takes no more writes');
+  }
+}
