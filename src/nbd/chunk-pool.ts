@@ -1,0 +1,195 @@
+/**
+ * The memory of the server: chunks of arenas, counted by reference, taken once and used again. Its two maxima
+ * are the bound on what all clients together can make the server hold.
+ *
+ * A chunk is small (a slice of an arena) or large (a whole arena). Whoever holds a chunk may hand out
+ * references: a write under way pins the chunk that its payload arrived in.
+ */
+import {
+  ARENA_CHUNK_BYTES,
+  LARGE_CHUNKS_IDLE_MAX,
+  LARGE_CHUNKS_MAX,
+  SMALL_CHUNK_BYTES,
+  SMALL_CHUNKS_MAX,
+} from '../base/limits.js';
+import { addon } from '../native/addon.js';
+import { Arena } from '../native/arena.js';
+
+export class Chunk {
+  readonly arena: Arena;
+  /** The chunk is [start, end) of the arena. */
+  readonly start: number;
+  readonly end: number;
+  readonly #pool: ChunkPool;
+  #references = 0;
+
+  constructor(pool: ChunkPool, arena: Arena, start: number, end: number) {
+    this.#pool = pool;
+    this.arena = arena;
+    this.start = start;
+    this.end = end;
+  }
+
+  get sizeBytes(): number {
+    return this.end - this.start;
+  }
+
+  get large(): boolean {
+    return this.sizeBytes > SMALL_CHUNK_BYTES;
+  }
+
+  /** True where the holder is the only one. */
+  get exclusive(): boolean {
+    return this.#references === 1;
+  }
+
+  retain(): void {
+    this.#references += 1;
+  }
+
+  release(): void {
+    if (this.#references < 1) throw new Error('a chunk was released more often than retained');
+    this.#references -= 1;
+    if (this.#references === 0) this.#pool.give(this);
+  }
+}
+
+/** Tries again what failed for lack of memory; true where it got on. */
+export type Retry = () => boolean;
+
+export interface ChunkPoolStats {
+  readonly largeUsed: number;
+  readonly smallUsed: number;
+  readonly bytes: number;
+  readonly waiting: number;
+}
+
+export class ChunkPool {
+  readonly #smallArenas: Arena[] = [];
+  readonly #smallFree: Chunk[] = [];
+  readonly #largeFree: Chunk[] = [];
+  readonly #waiting: Retry[] = [];
+  #arenas = 0;
+  #smallUsed = 0;
+  #largeUsed = 0;
+  #waking = false;
+  #wakeScheduled = false;
+  #closed = false;
+
+  /**
+   * One reference to a small chunk. `owed` serves a caller that holds nothing else or must answer: it gets one
+   * past the maximum and ahead of those who wait.
+   */
+  takeSmall(owed: boolean): Chunk | undefined {
+    if (!owed && (this.#smallUsed >= SMALL_CHUNKS_MAX || this.#queued)) return undefined;
+    if (this.#smallFree.length === 0) this.#carve();
+    this.#smallUsed += 1;
+    return retained(this.#smallFree.pop());
+  }
+
+  takeLarge(): Chunk | undefined {
+    if (this.#largeUsed >= LARGE_CHUNKS_MAX || this.#queued) return undefined;
+    this.#largeUsed += 1;
+    return retained(this.#largeFree.pop() ?? this.#mapLarge());
+  }
+
+  /** `count` large chunks, or none. */
+  takeMany(count: number): Chunk[] | undefined {
+    if (this.#largeUsed + count > LARGE_CHUNKS_MAX || this.#queued) return undefined;
+    return Array.from({ length: count }, () => this.takeLarge()).filter((chunk) => chunk !== undefined);
+  }
+
+  /** Calls `retry` when memory has come back, first come first served, until it returns true. */
+  wait(retry: Retry): void {
+    this.#waiting.push(retry);
+  }
+
+  get short(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  /** For Chunk alone: the last reference is gone. */
+  give(chunk: Chunk): void {
+    if (chunk.large) {
+      this.#largeUsed -= 1;
+      const keep = !this.#closed && this.#largeFree.length < LARGE_CHUNKS_IDLE_MAX;
+      if (keep) this.#largeFree.push(chunk);
+      else this.#unmap(chunk.arena);
+    } else {
+      this.#smallUsed -= 1;
+      this.#smallFree.push(chunk);
+      if (this.#closed) this.#unmapSmall();
+    }
+    if (this.#waiting.length > 0 && !this.#wakeScheduled) {
+      this.#wakeScheduled = true;
+      queueMicrotask(() => this.#wake());
+    }
+  }
+
+  /** Overwrites what served requests left behind in memory that nobody uses now. */
+  wipeIdle(): void {
+    for (const chunk of [...this.#smallFree, ...this.#largeFree]) {
+      addon.wipe(chunk.arena.bytes.subarray(chunk.start, chunk.end));
+    }
+  }
+
+  stats(): ChunkPoolStats {
+    const bytes = this.#arenas * ARENA_CHUNK_BYTES;
+    return { largeUsed: this.#largeUsed, smallUsed: this.#smallUsed, bytes, waiting: this.#waiting.length };
+  }
+
+  /** Wipes and frees everything; chunks still held are freed as they come back. */
+  close(): void {
+    this.#closed = true;
+    for (const chunk of this.#largeFree.splice(0)) this.#unmap(chunk.arena);
+    this.#unmapSmall();
+  }
+
+  /** Newcomers queue behind those who wait, unless they are being woken. */
+  get #queued(): boolean {
+    return this.#waiting.length > 0 && !this.#waking;
+  }
+
+  #wake(): void {
+    this.#wakeScheduled = false;
+    this.#waking = true;
+    while (this.#waiting.length > 0 && this.#waiting[0]()) this.#waiting.shift();
+    this.#waking = false;
+  }
+
+  #carve(): void {
+    const arena = this.#map();
+    this.#smallArenas.push(arena);
+    for (let start = 0; start < arena.sizeBytes; start += SMALL_CHUNK_BYTES) {
+      this.#smallFree.push(new Chunk(this, arena, start, start + SMALL_CHUNK_BYTES));
+    }
+  }
+
+  #mapLarge(): Chunk {
+    const arena = this.#map();
+    return new Chunk(this, arena, 0, arena.sizeBytes);
+  }
+
+  #map(): Arena {
+    const arena = new Arena(ARENA_CHUNK_BYTES);
+    this.#arenas += 1;
+    return arena;
+  }
+
+  #unmap(arena: Arena): void {
+    this.#arenas -= 1;
+    arena.free();
+  }
+
+  /** Small chunks share arenas, so these go together, when no slice is held any more. */
+  #unmapSmall(): void {
+    if (this.#smallUsed > 0) return;
+    this.#smallFree.length = 0;
+    for (const arena of this.#smallArenas.splice(0)) this.#unmap(arena);
+  }
+}
+
+function retained(chunk: Chunk | undefined): Chunk | undefined {
+  chunk?.retain();
+  return chunk;
+}

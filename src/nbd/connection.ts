@@ -1,0 +1,423 @@
+/**
+ * One client, from accept to close: feeds the handshake, then the session; sends what they queue; decides when to
+ * read, when to pause and when to go. Events come from the transport, from completed device operations (`kick`)
+ * and from the server's sweep (`tick`).
+ */
+import { messageOf } from '../base/errors.js';
+import {
+  HANDSHAKE_TIMEOUT_MS,
+  LINGER_MS,
+  REPLY_BYTES_UNSENT_MAX,
+  SEND_STALL_MS,
+  SEND_STALL_SHORT_OF_MEMORY_MS,
+} from '../base/limits.js';
+import type { Logger } from '../base/log.js';
+import type { BlockDevice } from '../device/block-device.js';
+import { IO_READABLE, IO_WRITABLE } from '../native/addon.js';
+import type { ChunkPool } from './chunk-pool.js';
+import type { Counters } from './counters.js';
+import type { ExportSource } from './exports.js';
+import { Handshake } from './handshake.js';
+import type { NegotiationHost, Outcome, TlsMode } from './negotiation.js';
+import { ReceiveBuffer } from './receive-buffer.js';
+import { ReplyBuffer } from './reply-buffer.js';
+import { Session, type SessionHost } from './session.js';
+import { type Transport, type TransportEvents, WOULD_BLOCK } from './transport.js';
+
+/** How TLS would be put under a connection: the given transport carries the records from then on. */
+export interface TlsUpgrade {
+  readonly required: boolean;
+  upgrade(transport: Transport): Transport;
+}
+
+/** What connections share. */
+export interface ConnectionHost {
+  readonly exports: ExportSource;
+  readonly pool: ChunkPool;
+  readonly counters: Counters;
+  readonly log: Logger;
+  readonly tls: TlsUpgrade | undefined;
+  readonly shuttingDown: boolean;
+  monotonic(): number;
+  closed(connection: Connection): void;
+}
+
+type State = 'handshake' | 'serving' | 'lingering' | 'closed';
+
+export class Connection implements SessionHost, NegotiationHost, TransportEvents {
+  readonly id: number;
+  readonly input: ReceiveBuffer;
+  readonly output: ReplyBuffer;
+  readonly pool: ChunkPool;
+  readonly counters: Counters;
+  readonly #host: ConnectionHost;
+  readonly #handshake: Handshake;
+  #transport: Transport;
+  #session: Session | undefined;
+  #state: State = 'handshake';
+  #secured = false;
+  /** Stop reading until something completes. */
+  #paused = false;
+  /** Whatever else the client sends is not listened to. */
+  #deaf = false;
+  /** Once nothing is in flight and all is sent, close: at once, or after the client had time to read. */
+  #leaving: 'close' | 'linger' | undefined;
+  #deadline: number;
+  #stalledSince: number;
+  #progressed = false;
+  #kicked = false;
+  #waitingForMemory = false;
+  #retrying = false;
+  #roomWaiters: (() => void)[] = [];
+  #memoryWaiters: (() => void)[] = [];
+  #detach: (() => void) | undefined;
+
+  constructor(host: ConnectionHost, transport: Transport, id: number) {
+    this.id = id;
+    this.#host = host;
+    this.pool = host.pool;
+    this.counters = host.counters;
+    this.input = new ReceiveBuffer(host.pool);
+    this.output = new ReplyBuffer(host.pool);
+    this.#transport = transport;
+    this.#stalledSince = host.monotonic();
+    this.#deadline = this.#stalledSince + HANDSHAKE_TIMEOUT_MS;
+    transport.events = this;
+    this.#handshake = new Handshake(this);
+  }
+
+  // For the server.
+
+  /** Sends the greeting. From here on the connection may close at any time. */
+  start(): void {
+    this.#guarded(() => this.#settle());
+  }
+
+  get peer(): string {
+    return this.#transport.peer;
+  }
+
+  /** The export being served, if the handshake is over. */
+  get exportName(): string | undefined {
+    return this.#session?.device.name;
+  }
+
+  get inFlight(): number {
+    return this.#session?.inFlight ?? 0;
+  }
+
+  /** True where the device went away or the server stops, rather than the client. */
+  get dismissed(): boolean {
+    return this.#session?.refusing ?? false;
+  }
+
+  /** Answers what is in flight, refuses what comes, then closes. */
+  dismiss(reason: string): void {
+    if (this.#state !== 'serving' || this.#session === undefined) {
+      if (this.#state === 'handshake') this.close();
+      return;
+    }
+    if (this.#session.refusing) return;
+    this.#host.log.info({ connection: this.id, export: this.exportName, reason }, 'closing a connection');
+    this.#session.refusing = true;
+    this.#leaving ??= 'linger';
+    this.kick();
+  }
+
+  tick(now: number): void {
+    if (this.#state === 'handshake' && now > this.#deadline) {
+      this.#drop('the handshake took too long');
+      return;
+    }
+    if (this.#state === 'lingering' && now > this.#deadline) {
+      this.close();
+      return;
+    }
+    if (this.output.unsentBytes === 0 || this.#progressed) {
+      this.#progressed = false;
+      this.#stalledSince = now;
+      return;
+    }
+    const limit = this.pool.short ? SEND_STALL_SHORT_OF_MEMORY_MS : SEND_STALL_MS;
+    if (now - this.#stalledSince > limit) this.#drop('the client does not take its replies');
+  }
+
+  /** Closes now, whatever is unsent. Operations under way finish and are not answered. */
+  close(): void {
+    if (this.#state === 'closed') return;
+    this.#state = 'closed';
+    this.#transport.events = undefined;
+    this.#transport.close();
+    this.input.clear();
+    this.output.clear();
+    this.#wakeWaiters();
+    this.#detachIfIdle();
+    this.#host.closed(this);
+  }
+
+  // For the handshake.
+
+  get exports(): ExportSource {
+    return this.#host.exports;
+  }
+
+  get tls(): TlsMode {
+    if (this.#host.tls === undefined) return 'off';
+    return this.#host.tls.required ? 'required' : 'optional';
+  }
+
+  get secured(): boolean {
+    return this.#secured;
+  }
+
+  get shuttingDown(): boolean {
+    return this.#host.shuttingDown;
+  }
+
+  attach(device: BlockDevice): void {
+    this.#detach = device.attach((reason) => this.dismiss(reason));
+  }
+
+  reply(bytes: Uint8Array): void {
+    this.output.append(bytes);
+  }
+
+  // For the session.
+
+  get open(): boolean {
+    return this.#state === 'serving';
+  }
+
+  kick(): void {
+    if (this.#kicked) return;
+    this.#kicked = true;
+    queueMicrotask(() => {
+      this.#kicked = false;
+      this.#guarded(() => this.#resume());
+    });
+  }
+
+  flushEarly(): void {
+    if (this.open) this.#flush();
+  }
+
+  waitForMemory(): void {
+    if (this.#waitingForMemory) return;
+    this.#waitingForMemory = true;
+    if (this.#retrying) return;
+    this.pool.wait(() => this.#memoryIsBack());
+  }
+
+  whenRoomy(): Promise<void> {
+    if (!this.open || this.output.unsentBytes < REPLY_BYTES_UNSENT_MAX) return Promise.resolve();
+    return new Promise((resolve) => this.#roomWaiters.push(resolve));
+  }
+
+  whenMemory(): Promise<void> {
+    if (!this.open) return Promise.resolve();
+    this.waitForMemory();
+    return new Promise((resolve) => this.#memoryWaiters.push(resolve));
+  }
+
+  // For the transport.
+
+  onReady(mask: number): void {
+    this.#guarded(() => {
+      if ((mask & IO_WRITABLE) !== 0) this.#flush();
+      // A hang-up is read too: what the client sent before it counts, and then comes the end or the error.
+      if ((mask & ~IO_WRITABLE) !== 0 && this.#reading) this.#receive();
+      this.#resume();
+    });
+  }
+
+  get #reading(): boolean {
+    if (this.#state === 'lingering') return true;
+    return this.#state !== 'closed' && !this.#paused && !this.#deaf;
+  }
+
+  #receive(): void {
+    const count = this.input.fill(this.#transport);
+    if (count === WOULD_BLOCK) return;
+    if (count < 0) {
+      this.close();
+      return;
+    }
+    if (this.#state === 'lingering') {
+      if (count === 0) {
+        this.close();
+        return;
+      }
+      this.input.clear();
+      return;
+    }
+    if (count === 0) this.#endInput('close');
+    else this.#advance();
+  }
+
+  /** Parses what is there. */
+  #advance(): void {
+    if (this.#state === 'handshake') this.#negotiate();
+    if (this.#state !== 'serving' || this.#session === undefined) return;
+    const progress = this.#session.process();
+    this.#paused = progress === 'paused';
+    if (progress === 'disconnect') this.#endInput('close');
+    if (progress === 'lost') {
+      this.counters.dropped += 1;
+      this.#host.log.info(
+        { connection: this.id, peer: this.peer },
+        'a client sent something that is no request',
+      );
+      this.#endInput('linger');
+    }
+    this.input.rest();
+  }
+
+  /** Leaves when what is in flight has been answered. */
+  #endInput(how: 'close' | 'linger'): void {
+    this.#deaf = true;
+    this.#leaving = how;
+    this.input.clear();
+  }
+
+  /** Hands the handshake what is there, option by option. */
+  #negotiate(): void {
+    while (this.#state === 'handshake' && !this.#deaf && this.input.available > 0) {
+      this.#paused = this.output.unsentBytes >= REPLY_BYTES_UNSENT_MAX;
+      if (this.#paused) return;
+      const { consumed, outcome } = this.#handshake.feed(this.input.bytes());
+      this.input.consume(consumed);
+      this.#apply(outcome);
+    }
+    if (this.#state === 'handshake') this.input.rest();
+  }
+
+  #apply(outcome: Outcome): void {
+    switch (outcome.kind) {
+      case 'more':
+        return;
+      case 'transmit':
+        this.#session = new Session(this, outcome.negotiated);
+        this.#state = 'serving';
+        return;
+      case 'starttls':
+        this.#startTls();
+        return;
+      case 'close':
+        this.#endInput('linger');
+        return;
+      case 'drop':
+        this.#drop(outcome.reason);
+        return;
+    }
+  }
+
+  /** The acknowledgement goes out in the clear; whatever the client sent behind STARTTLS does not count. */
+  #startTls(): void {
+    this.input.clear();
+    this.#flush();
+    if (this.#host.tls === undefined || this.output.unsentBytes > 0) {
+      this.#drop('cannot start TLS');
+      return;
+    }
+    this.#transport.events = undefined;
+    this.#transport = this.#host.tls.upgrade(this.#transport);
+    this.#transport.events = this;
+    this.#secured = true;
+  }
+
+  #resume(): void {
+    if (this.#state === 'closed') {
+      this.#detachIfIdle();
+      return;
+    }
+    if (this.#paused) {
+      this.#paused = false;
+      this.#advance();
+    }
+    this.#settle();
+  }
+
+  /** After anything that happened: send, leave if it is time, and say what to be told about next. */
+  #settle(): void {
+    if (this.#state === 'closed') return;
+    this.#flush();
+    if (this.#isClosed()) return;
+    if (this.output.unsentBytes < REPLY_BYTES_UNSENT_MAX) this.#wake(this.#roomWaiters.splice(0));
+    if (this.#leaving !== undefined && this.inFlight === 0 && this.output.unsentBytes === 0) this.#leave();
+    if (this.#isClosed()) return;
+    const readable = this.#reading ? IO_READABLE : 0;
+    this.#transport.setInterest(readable | (this.output.unsentBytes > 0 ? IO_WRITABLE : 0));
+  }
+
+  #leave(): void {
+    if (this.#state === 'lingering') return;
+    if (this.#leaving === 'close') {
+      this.close();
+      return;
+    }
+    this.#transport.finish();
+    this.#state = 'lingering';
+    this.#deadline = this.#host.monotonic() + LINGER_MS;
+    this.input.clear();
+  }
+
+  #flush(): void {
+    if (this.output.unsentBytes === 0) return;
+    const sent = this.output.flush(this.#transport);
+    if (sent < 0) {
+      this.close();
+      return;
+    }
+    if (sent > 0) this.#progressed = true;
+  }
+
+  #memoryIsBack(): boolean {
+    this.#waitingForMemory = false;
+    this.#retrying = true;
+    this.#guarded(() => {
+      this.#wake(this.#memoryWaiters.splice(0));
+      this.#resume();
+    });
+    this.#retrying = false;
+    return !this.#waitingForMemory;
+  }
+
+  #wakeWaiters(): void {
+    this.#wake(this.#roomWaiters.splice(0));
+    this.#wake(this.#memoryWaiters.splice(0));
+  }
+
+  #wake(waiters: (() => void)[]): void {
+    for (const resolve of waiters) resolve();
+  }
+
+  /** The device hears of the departure when its last operation for this client is done. */
+  #detachIfIdle(): void {
+    if (this.inFlight > 0) return;
+    this.#detach?.();
+    this.#detach = undefined;
+  }
+
+  #drop(reason: string): void {
+    this.counters.dropped += 1;
+    this.#host.log.info({ connection: this.id, peer: this.peer, reason }, 'dropped a connection');
+    this.close();
+  }
+
+  #isClosed(): boolean {
+    return this.#state === 'closed';
+  }
+
+  /** A mistake of ours costs one connection, not the daemon. */
+  #guarded(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.#host.log.error(
+        { connection: this.id, peer: this.peer, error: messageOf(error) },
+        'a connection failed',
+      );
+      this.close();
+    }
+  }
+}

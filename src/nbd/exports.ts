@@ -1,0 +1,20 @@
+import type { SealbdError } from '../base/errors.js';
+import type { BlockDevice } from '../device/block-device.js';
+
+export interface ExportEntry {
+  readonly name: string;
+  readonly description: string;
+}
+
+/** Which devices can be asked for by name. The server reads it anew for every option of every handshake. */
+export interface ExportSource {
+  /**
+   * The device, or an error that says why this export cannot be used now (its message reaches the client), or
+   * undefined where there is no such export. Must not open or change anything: a client that asks has proved
+   * nothing yet.
+   */
+  lookup(name: string): BlockDevice | SealbdError | undefined;
+  list(): Iterable<ExportEntry>;
+  /** What the empty export name means; undefined where it means nothing. */
+  readonly defaultName: string | undefined;
+}

@@ -1,0 +1,152 @@
+/**
+ * READ. Three ways: at most one piece, answered in one go (the hot one); a longer structured read, answered
+ * chunk by chunk; a longer read that must be whole (simple reply, or DF), gathered before its header is sent,
+ * since an error after the header could not be told.
+ */
+import { BLOCK_BYTES, HOLE_READ_BYTES_MIN, READ_PIECE_BYTES, SEND_EARLY_BYTES } from '../base/limits.js';
+import type { MaybePromise } from '../device/block-device.js';
+import type { Chunk } from './chunk-pool.js';
+import { wireErrorOf } from './errno.js';
+import { gatherRead } from './gather-read.js';
+import type { Session } from './session.js';
+import { CommandFlag } from './wire/constants.js';
+import type { Request } from './wire/request.js';
+
+/** False where memory is short: nothing was done. */
+export function startRead(session: Session, request: Request): boolean {
+  const { offset, length } = request;
+  const { structured } = session.replies;
+  const whole = !structured || (request.flags & CommandFlag.DF) !== 0;
+  if (length === 0) {
+    if (structured) session.replies.none(request);
+    else session.replies.ok(request);
+    return true;
+  }
+  if (!whole && (length > READ_PIECE_BYTES || hasHoles(session, offset, length))) {
+    const own = { ...request };
+    session.track(streamRead(session, own), 0, undefined, (error) => {
+      if (error !== undefined) session.fail(own, error);
+    });
+    return true;
+  }
+  if (length > READ_PIECE_BYTES) return gatherRead(session, request);
+  return readPiece(session, request, offset, length, true) !== SHORT_OF_MEMORY;
+}
+
+const SHORT_OF_MEMORY = 'short of memory';
+
+/** True where [offset, offset + length) is worth telling in parts. Small reads are not asked about. */
+function hasHoles(session: Session, offset: number, length: number): boolean {
+  if (length < HOLE_READ_BYTES_MIN) return false;
+  try {
+    const [first] = session.device.extents(offset, length, 1);
+    return first !== undefined && (first.hole || first.length < length);
+  } catch {
+    // The read itself will say what is wrong.
+    return false;
+  }
+}
+
+/**
+ * Reads one piece and queues its reply: true when that is done, or a promise of it. False where the device
+ * refused; the client has been told then, and gets no more for this request.
+ */
+function readPiece(
+  session: Session,
+  request: Request,
+  offset: number,
+  length: number,
+  done: boolean,
+): MaybePromise<boolean> | typeof SHORT_OF_MEMORY {
+  const { output, replies } = session;
+  const header = replies.headerBytes;
+  const total = header + length;
+  const at = output.reserve(total, false);
+  if (at < 0) return SHORT_OF_MEMORY;
+  const { chunk } = output;
+  let result: MaybePromise<void>;
+  try {
+    result = session.device.read(chunk.arena, at + header, offset, length);
+  } catch (error) {
+    output.unreserve(chunk, at, total);
+    session.fail(request, wireErrorOf(error));
+    return false;
+  }
+  if (result !== undefined)
+    return finishLater(session, { ...request }, result, chunk, at, offset, length, done);
+  replies.header(chunk, at, request, done, offset, length);
+  output.commit(chunk, at, total);
+  session.counters.bytesRead += length;
+  if (output.unsentBytes >= SEND_EARLY_BYTES) session.host.flushEarly();
+  return true;
+}
+
+function finishLater(
+  session: Session,
+  request: Request,
+  result: Promise<void>,
+  chunk: Chunk,
+  at: number,
+  offset: number,
+  length: number,
+  done: boolean,
+): Promise<boolean> {
+  return new Promise((resolve) => {
+    session.track(result, length, chunk, (error) => {
+      resolve(error === undefined);
+      if (error !== undefined) return session.fail(request, error);
+      if (!session.host.open) return;
+      session.replies.header(chunk, at, request, done, offset, length);
+      session.output.commit(chunk, at, session.replies.headerBytes + length);
+      session.counters.bytesRead += length;
+    });
+  });
+}
+
+/** A structured read in parts: holes as holes, data in pieces, at the pace at which the client takes them. */
+async function streamRead(session: Session, request: Request): Promise<void> {
+  const end = request.offset + request.length;
+  let at = request.offset;
+  while (at < end) {
+    await session.host.whenRoomy();
+    if (!session.host.open) return;
+    const extent = nextExtent(session, request, at, end - at);
+    if (extent === undefined) return;
+    if (extent.hole) {
+      session.replies.hole(request, at + extent.length === end, at, extent.length);
+      at += extent.length;
+      continue;
+    }
+    const length = pieceLength(at, extent.length);
+    const result = readPiece(session, request, at, length, at + length === end);
+    if (result === SHORT_OF_MEMORY) {
+      await session.host.whenMemory();
+      continue;
+    }
+    if (!(await result)) return;
+    at += length;
+  }
+}
+
+/** The run at `at`, or undefined after telling the client what is wrong. */
+function nextExtent(
+  session: Session,
+  request: Request,
+  at: number,
+  left: number,
+): { hole: boolean; length: number } | undefined {
+  try {
+    const [first] = session.device.extents(at, left, 1);
+    if (first === undefined || first.length <= 0) return { hole: false, length: left };
+    return { hole: first.hole, length: Math.min(first.length, left) };
+  } catch (error) {
+    session.fail(request, wireErrorOf(error));
+    return undefined;
+  }
+}
+
+/** At most a piece, ending on a block boundary unless it is the last. */
+function pieceLength(offset: number, left: number): number {
+  if (left <= READ_PIECE_BYTES) return left;
+  return READ_PIECE_BYTES - ((offset + READ_PIECE_BYTES) % BLOCK_BYTES);
+}

@@ -1,0 +1,177 @@
+/** Listeners, connections and what they share. Drives devices that an ExportSource names, and nothing else. */
+import type { Clock, Timer } from '../base/clock.js';
+import { CONNECTIONS_MAX, STOP_DEADLINE_MS } from '../base/limits.js';
+import type { Logger } from '../base/log.js';
+import { ChunkPool, type ChunkPoolStats } from './chunk-pool.js';
+import { Connection, type ConnectionHost, type TlsUpgrade } from './connection.js';
+import { type CommandName, Counters } from './counters.js';
+import type { ExportSource } from './exports.js';
+import { type ListenAddress, Listener } from './listener.js';
+import type { Transport } from './transport.js';
+
+const SWEEP_MS = 250;
+
+export interface NbdServerOptions {
+  readonly exports: ExportSource;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly tls?: TlsUpgrade;
+  /** CONNECTIONS_MAX where not given. */
+  readonly connectionsMax?: number;
+}
+
+export interface NbdClientInfo {
+  readonly id: number;
+  readonly peer: string;
+  /** Undefined while the handshake lasts. */
+  readonly exportName: string | undefined;
+  readonly inFlight: number;
+}
+
+export interface NbdServerStats {
+  readonly connections: number;
+  readonly requests: Record<CommandName, number>;
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  readonly errors: number;
+  readonly accepted: number;
+  readonly refused: number;
+  readonly dropped: number;
+  readonly memory: ChunkPoolStats;
+}
+
+export class NbdServer implements ConnectionHost {
+  readonly exports: ExportSource;
+  readonly pool = new ChunkPool();
+  readonly counters = new Counters();
+  readonly log: Logger;
+  readonly tls: TlsUpgrade | undefined;
+  readonly #clock: Clock;
+  readonly #connectionsMax: number;
+  readonly #listeners = new Set<Listener>();
+  readonly #connections = new Set<Connection>();
+  #nextId = 1;
+  #sweep: Timer | undefined;
+  #stopping: Promise<void> | undefined;
+  #onEmpty: (() => void) | undefined;
+  #wipeScheduled = false;
+
+  constructor(options: NbdServerOptions) {
+    this.exports = options.exports;
+    this.log = options.log;
+    this.tls = options.tls;
+    this.#clock = options.clock;
+    this.#connectionsMax = options.connectionsMax ?? CONNECTIONS_MAX;
+  }
+
+  /** Starts to accept connections; returns the address, with the port that was taken. */
+  async listen(address: ListenAddress): Promise<string> {
+    const listener = await Listener.open(address, this.#clock, this.log, (transport) =>
+      this.#adopt(transport),
+    );
+    this.#listeners.add(listener);
+    return listener.address;
+  }
+
+  get addresses(): string[] {
+    return [...this.#listeners].map((listener) => listener.address);
+  }
+
+  clients(): NbdClientInfo[] {
+    return [...this.#connections].map(({ id, peer, exportName, inFlight }) => ({
+      id,
+      peer,
+      exportName,
+      inFlight,
+    }));
+  }
+
+  stats(): NbdServerStats {
+    const { bytesRead, bytesWritten, errors, accepted, refused, dropped } = this.counters;
+    return {
+      connections: this.#connections.size,
+      requests: this.counters.requests(),
+      bytesRead,
+      bytesWritten,
+      errors,
+      accepted,
+      refused,
+      dropped,
+      memory: this.pool.stats(),
+    };
+  }
+
+  /**
+   * Stops accepting, answers what is in flight, refuses what comes, closes. Connections that are not done at the
+   * deadline are cut. Afterwards the server's memory is wiped and given back.
+   */
+  stop(deadlineMs: number = STOP_DEADLINE_MS): Promise<void> {
+    this.#stopping ??= this.#stop(deadlineMs);
+    return this.#stopping;
+  }
+
+  // For connections.
+
+  get shuttingDown(): boolean {
+    return this.#stopping !== undefined;
+  }
+
+  monotonic(): number {
+    return this.#clock.monotonic();
+  }
+
+  closed(connection: Connection): void {
+    this.#connections.delete(connection);
+    if (connection.dismissed) this.#scheduleWipe();
+    if (this.#connections.size === 0) this.#onEmpty?.();
+  }
+
+  #adopt(transport: Transport): void {
+    if (this.#connections.size >= this.#connectionsMax || this.shuttingDown) {
+      this.counters.refused += 1;
+      transport.close();
+      return;
+    }
+    this.counters.accepted += 1;
+    this.#sweep ??= this.#clock.setTimeout(() => this.#tick(), SWEEP_MS);
+    const connection = new Connection(this, transport, this.#nextId++);
+    this.#connections.add(connection);
+    connection.start();
+  }
+
+  #tick(): void {
+    const now = this.#clock.monotonic();
+    for (const connection of [...this.#connections]) connection.tick(now);
+    const idle = this.#connections.size === 0;
+    this.#sweep = idle ? undefined : this.#clock.setTimeout(() => this.#tick(), SWEEP_MS);
+  }
+
+  async #stop(deadlineMs: number): Promise<void> {
+    for (const listener of this.#listeners) listener.close();
+    this.#listeners.clear();
+    const empty = new Promise<void>((resolve) => {
+      this.#onEmpty = resolve;
+    });
+    for (const connection of [...this.#connections]) connection.dismiss('the server is shutting down');
+    if (this.#connections.size > 0) {
+      const deadline = this.#clock.setTimeout(() => {
+        for (const connection of [...this.#connections]) connection.close();
+      }, deadlineMs);
+      await empty;
+      deadline.cancel();
+    }
+    this.#sweep?.cancel();
+    this.#sweep = undefined;
+    this.pool.close();
+  }
+
+  /** Data of an export that went away must not stay in buffers that wait for their next use. */
+  #scheduleWipe(): void {
+    if (this.#wipeScheduled) return;
+    this.#wipeScheduled = true;
+    queueMicrotask(() => {
+      this.#wipeScheduled = false;
+      this.pool.wipeIdle();
+    });
+  }
+}

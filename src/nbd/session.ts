@@ -1,0 +1,250 @@
+/**
+ * The transmission phase of one connection: parses requests where they were received, judges each once, and lets
+ * the device do it. What the device does at once is answered at once; the rest is answered as it completes, in
+ * whatever order that is.
+ */
+import { SealbdError } from '../base/errors.js';
+import {
+  BYTES_IN_FLIGHT_PER_CONNECTION_MAX,
+  PAYLOAD_DRAIN_BYTES_MAX,
+  REPLY_BYTES_UNSENT_MAX,
+  REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX,
+} from '../base/limits.js';
+import type { BlockDevice, MaybePromise } from '../device/block-device.js';
+import { answerBlockStatus } from './block-status.js';
+import type { Chunk, ChunkPool } from './chunk-pool.js';
+import type { Counters } from './counters.js';
+import { type WireError, wireErrorOf } from './errno.js';
+import { IncomingWrite } from './incoming-write.js';
+import type { Negotiated } from './negotiation.js';
+import { startRead } from './reads.js';
+import type { ReceiveBuffer } from './receive-buffer.js';
+import type { ReplyBuffer } from './reply-buffer.js';
+import { ReplyWriter } from './reply-writer.js';
+import { validateRequest } from './validate.js';
+import { Command, CommandFlag, Errno, REQUEST_HEADER_BYTES } from './wire/constants.js';
+import { decodeRequest, emptyRequest, type Request } from './wire/request.js';
+
+/** The connection as a session sees it. */
+export interface SessionHost {
+  readonly input: ReceiveBuffer;
+  readonly output: ReplyBuffer;
+  readonly counters: Counters;
+  readonly pool: ChunkPool;
+  /** False once nobody can receive a reply any more. */
+  readonly open: boolean;
+  /** Sends what is queued, without waiting for the end of the batch. */
+  flushEarly(): void;
+  /** Something happened outside of `process`: send replies, go on parsing, or close. */
+  kick(): void;
+  /** Calls `kick` once memory is back. */
+  waitForMemory(): void;
+  /** Resolves when little enough is unsent, or the connection is closed. */
+  whenRoomy(): Promise<void>;
+  /** Resolves when memory may be had again, or the connection is closed. */
+  whenMemory(): Promise<void>;
+}
+
+/**
+ * 'more': waits for input. 'paused': must not read on before something completes.
+ * 'disconnect': the client said good-bye. 'lost': the stream is out of step.
+ */
+export type Progress = 'more' | 'paused' | 'disconnect' | 'lost';
+
+const REFUSED: WireError = {
+  errno: Errno.ESHUTDOWN,
+  message: 'the export is shutting down',
+  deviceOffset: undefined,
+};
+
+export class Session {
+  readonly device: BlockDevice;
+  readonly input: ReceiveBuffer;
+  readonly output: ReplyBuffer;
+  readonly replies: ReplyWriter;
+  readonly counters: Counters;
+  readonly host: SessionHost;
+  /** Every new request is answered with ESHUTDOWN. */
+  refusing = false;
+  readonly #negotiated: Negotiated;
+  readonly #request: Request = emptyRequest();
+  #write: IncomingWrite | undefined;
+  #inFlight = 0;
+  #bytesInFlight = 0;
+
+  constructor(host: SessionHost, negotiated: Negotiated) {
+    this.host = host;
+    this.device = negotiated.device;
+    this.input = host.input;
+    this.output = host.output;
+    this.counters = host.counters;
+    this.#negotiated = negotiated;
+    this.replies = new ReplyWriter(host.output, negotiated.structured);
+  }
+
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** Room for one more request. */
+  get roomy(): boolean {
+    return (
+      this.#inFlight < REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX &&
+      this.#bytesInFlight < BYTES_IN_FLIGHT_PER_CONNECTION_MAX &&
+      this.output.unsentBytes < REPLY_BYTES_UNSENT_MAX
+    );
+  }
+
+  process(): Progress {
+    const { input } = this;
+    for (;;) {
+      if (this.#write !== undefined) {
+        if (!this.roomy) return 'paused';
+        if (!this.#write.advance()) return 'more';
+        this.#write = undefined;
+      }
+      if (input.available < REQUEST_HEADER_BYTES) return 'more';
+      if (!this.roomy) return 'paused';
+      if (!decodeRequest(input.chunk.arena.view, input.start, this.#request)) return 'lost';
+      if (this.#request.type === Command.DISC) return 'disconnect';
+      const started = this.#start(this.#request);
+      if (started !== undefined) return started;
+    }
+  }
+
+  /** Waits for the device. `chunk` stays pinned until it is done; `done` gets the error, if there is one. */
+  track(
+    result: Promise<void>,
+    bytes: number,
+    chunk: Chunk | undefined,
+    done: (error: WireError | undefined) => void,
+  ): void {
+    this.#inFlight += 1;
+    this.#bytesInFlight += bytes;
+    chunk?.retain();
+    const settle = (error: WireError | undefined) => {
+      this.#inFlight -= 1;
+      this.#bytesInFlight -= bytes;
+      done(error);
+      chunk?.release();
+      this.host.kick();
+    };
+    result.then(
+      () => settle(undefined),
+      (error: unknown) => settle(wireErrorOf(error)),
+    );
+  }
+
+  fail(request: Request, error: WireError): void {
+    this.counters.errors += 1;
+    if (this.host.open) this.replies.error(request, error);
+  }
+
+  /** The command took effect; with `durable` it is answered after a flush. */
+  succeed(request: Request, durable: boolean): void {
+    if (!this.host.open) return;
+    if (!durable) {
+      this.replies.ok(request);
+      return;
+    }
+    this.#flush(request);
+  }
+
+  /** Consumes the header and starts the request; undefined where parsing goes on. */
+  #start(request: Request): Progress | undefined {
+    let errno = validateRequest(request, {
+      sizeBytes: this.device.sizeBytes,
+      readOnly: this.device.readOnly,
+      structured: this.#negotiated.structured,
+      allocation: this.#negotiated.allocation,
+    });
+    if (this.refusing) errno = Errno.ESHUTDOWN;
+    const error = errno === Errno.OK ? undefined : refusal(errno);
+    if (request.type === Command.WRITE) return this.#startWrite(request, error);
+    if (error !== undefined) this.fail(request, error);
+    else if (!this.#execute(request)) {
+      // The header stays where it is and is judged again.
+      this.host.waitForMemory();
+      return 'paused';
+    }
+    this.counters.count(request.type);
+    this.input.consume(REQUEST_HEADER_BYTES);
+    return undefined;
+  }
+
+  #startWrite(request: Request, error: WireError | undefined): Progress | undefined {
+    this.counters.count(request.type);
+    this.input.consume(REQUEST_HEADER_BYTES);
+    if (request.length > PAYLOAD_DRAIN_BYTES_MAX) {
+      this.fail(request, refusal(Errno.EINVAL));
+      return 'lost';
+    }
+    this.#write = new IncomingWrite(this, request, error);
+    return undefined;
+  }
+
+  /** False where memory is short: nothing was done. */
+  #execute(request: Request): boolean {
+    const { device } = this;
+    const { offset, length } = request;
+    switch (request.type) {
+      case Command.READ:
+        return startRead(this, request);
+      case Command.BLOCK_STATUS:
+        return answerBlockStatus(this, request);
+      case Command.FLUSH:
+        this.#flush({ ...request });
+        return true;
+      case Command.TRIM:
+        this.#effect(request, () => device.trim(offset, length));
+        return true;
+      case Command.WRITE_ZEROES:
+        this.#effect(request, () => device.zero(offset, length));
+        return true;
+      case Command.CACHE:
+        this.#effect(request, () => device.cache(offset, length));
+        return true;
+      default:
+        throw new SealbdError('EINVAL', `command ${request.type} was validated but is not known`);
+    }
+  }
+
+  #effect(shared: Request, operation: () => MaybePromise<void>): void {
+    const request = { ...shared };
+    const durable = (request.flags & CommandFlag.FUA) !== 0 && request.type !== Command.CACHE;
+    try {
+      const result = request.length === 0 ? undefined : operation();
+      if (result === undefined) {
+        this.succeed(request, durable);
+        return;
+      }
+      this.track(result, 0, undefined, (error) => {
+        if (error === undefined) this.succeed(request, durable);
+        else this.fail(request, error);
+      });
+    } catch (error) {
+      this.fail(request, wireErrorOf(error));
+    }
+  }
+
+  #flush(request: Request): void {
+    try {
+      this.track(this.device.flush(), 0, undefined, (error) => {
+        if (error === undefined) this.succeed(request, false);
+        else this.fail(request, error);
+      });
+    } catch (error) {
+      this.fail(request, wireErrorOf(error));
+    }
+  }
+}
+
+function refusal(errno: Errno): WireError {
+  if (errno === Errno.ESHUTDOWN) return REFUSED;
+  const messages: Partial<Record<Errno, string>> = {
+    [Errno.EPERM]: 'the export is read-only',
+    [Errno.ENOSPC]: 'the request passes the end of the export',
+    [Errno.EINVAL]: 'the request is not valid for this export',
+  };
+  return { errno, message: messages[errno] ?? '', deviceOffset: undefined };
+}
