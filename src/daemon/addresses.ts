@@ -28,11 +28,11 @@ export function formatAddress(address: Address): string {
   return `${isIPv6(address.host) ? `[${address.host}]` : address.host}:${address.port}`;
 }
 
-/** What NBD clients take: nbd://HOST:PORT/NAME or nbd+unix:///NAME?socket=PATH. */
-export function nbdUri(address: Address, exportName: string): string {
+/** What NBD clients take, from an address as `formatAddress` writes it. */
+export function nbdUri(address: string, exportName: string): string {
   const name = encodeURIComponent(exportName);
-  if (address.kind === 'unix') return `nbd+unix:///${name}?socket=${encodeURI(address.path)}`;
-  return `nbd://${formatAddress(address)}/${name}`;
+  if (!address.startsWith('unix:')) return `nbd://${address}/${name}`;
+  return `nbd+unix:///${name}?socket=${encodeURI(address.slice('unix:'.length))}`;
 }
 
 /** True where nobody on another machine can connect. A name other than localhost may resolve to anything. */

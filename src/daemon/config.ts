@@ -7,6 +7,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { parse, TomlError } from 'smol-toml';
 import type { z } from 'zod';
+import { dataDirectory } from '../base/data-directory.js';
 import { messageOf, SealbdError } from '../base/errors.js';
 import { CONFIG_BYTES_MAX, NAME_PATTERN } from '../base/limits.js';
 import { parseSize } from '../base/units.js';
@@ -16,7 +17,6 @@ import { type Address, formatAddress, isLocalAddress, parseAddress } from './add
 import { type ConfigFile, configSchema, type TuningConfig } from './config-schema.js';
 
 const DEFAULT_LISTEN = '127.0.0.1:10809';
-export const DEFAULT_DATA = './sealbd-data';
 
 export interface DaemonConfig {
   readonly dataDirectory: string;
@@ -53,7 +53,10 @@ export function resolveConfig(
   const file = path === undefined ? {} : readConfigFile(path);
   const fileBase = path === undefined ? workingDirectory : dirname(path);
   const config: DaemonConfig = {
-    dataDirectory: dataDirectory(flags.data, environment, workingDirectory, file.data, fileBase),
+    dataDirectory: dataDirectory(flags.data, environment, workingDirectory, {
+      value: file.data,
+      directory: fileBase,
+    }),
     listen: listenAddresses(flags, workingDirectory, file, fileBase),
     admin: adminAddress(flags, workingDirectory, file, fileBase),
     adminToken: environment.SEALBD_ADMIN_TOKEN || file.admin_token,
@@ -66,20 +69,6 @@ export function resolveConfig(
   };
   assertSafe(config, flags.insecure ?? file.insecure ?? false);
   return config;
-}
-
-/** DIR: the flag, SEALBD_DATA, the file, ./sealbd-data. The CLI's other commands use it without a file. */
-export function dataDirectory(
-  flag: string | undefined,
-  environment: NodeJS.ProcessEnv,
-  workingDirectory: string,
-  fromFile?: string,
-  fileBase: string = workingDirectory,
-): string {
-  const given = flag ?? (environment.SEALBD_DATA || undefined);
-  if (given !== undefined) return resolve(workingDirectory, given);
-  if (fromFile !== undefined) return resolve(fileBase, fromFile);
-  return resolve(workingDirectory, DEFAULT_DATA);
 }
 
 export function readConfigFile(path: string): ConfigFile {

@@ -6,10 +6,26 @@ import type { Suite } from '../keys/superblock.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { Store } from '../store/store.js';
 
+export interface EngineStats {
+  readonly mappedBytes: number;
+  readonly storedBytes: number;
+  readonly segments: number;
+  readonly mapMemoryBytes: number;
+  readonly tailBytes: number;
+  readonly commits: number;
+  readonly checkpoints: number;
+  readonly checkpointBytes: number;
+  readonly movedBytes: number;
+  readonly requests: number;
+  readonly damagedReads: number;
+}
+
 export interface EngineVolume extends BlockDevice {
   readonly state: 'serving' | 'failed' | 'stopped';
   readonly failure: string | undefined;
-  stats(): { readonly mappedBytes: number; readonly storedBytes: number; readonly segments: number };
+  /** Attached NBD sessions. */
+  readonly clients: number;
+  stats(): EngineStats;
   segmentsByDek(): Map<number, { segments: number; bytes: number }>;
   /** What is cut off is unmapped durably first. */
   resize(sizeBytes: number): Promise<void>;

@@ -12,7 +12,7 @@ export interface ClosedUsage {
 }
 
 /** `usage` is what lies on the disk; used where the engine is not open. */
-export function volumeView(volume: ManagedVolume, usage: ClosedUsage, clients: number): VolumeInfo {
+export function volumeView(volume: ManagedVolume, usage: ClosedUsage): VolumeInfo {
   const { superblock, device } = volume;
   const stats = device?.stats();
   return {
@@ -27,7 +27,7 @@ export function volumeView(volume: ManagedVolume, usage: ClosedUsage, clients: n
     mappedBytes: stats?.mappedBytes ?? null,
     storedBytes: stats?.storedBytes ?? usage.storedBytes,
     segments: stats?.segments ?? usage.segments,
-    clients,
+    clients: device?.clients ?? 0,
     createdAt: superblock === undefined ? null : new Date(superblock.createdAt).toISOString(),
   };
 }

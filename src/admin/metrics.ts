@@ -1,0 +1,78 @@
+/** Prometheus metrics, computed when they are scraped. */
+import { Counter, Gauge, Registry } from 'prom-client';
+import { KEY_STATES, VOLUME_STATES } from './schemas.js';
+
+export interface VolumeMetrics {
+  readonly volume: string;
+  readonly state: (typeof VOLUME_STATES)[number];
+  /** Undefined for a volume without a key. */
+  readonly keyState: (typeof KEY_STATES)[number] | undefined;
+  readonly keyLastCheckMs: number | undefined;
+  readonly clients: number;
+  /** Current amounts of the engine by name, in bytes or pieces. */
+  readonly amounts: Readonly<Record<string, number>>;
+  /** Totals since the volume was opened, by name. */
+  readonly totals: Readonly<Record<string, number>>;
+}
+
+export interface DaemonMetrics {
+  readonly version: string;
+  readonly startedAtMs: number;
+  readonly keysLocked: boolean;
+  readonly jobsRunning: number;
+  readonly volumes: readonly VolumeMetrics[];
+}
+
+/** Renders one scrape. A fresh registry each time: a deleted volume leaves no series behind. */
+export async function renderMetrics(daemon: DaemonMetrics): Promise<{ contentType: string; text: string }> {
+  const registry = new Registry();
+  const registers = [registry];
+  const gauge = (name: string, help: string, labelNames: string[] = []) =>
+    new Gauge({ name: `sealbd_${name}`, help, labelNames, registers });
+  gauge('info', 'Version, as a label.', ['version']).set({ version: daemon.version }, 1);
+  gauge('start_time_seconds', 'Unix time of the start.').set(daemon.startedAtMs / 1000);
+  gauge('keys_locked', '1 where key memory is locked.').set(daemon.keysLocked ? 1 : 0);
+  gauge('jobs_running', 'Jobs under way.').set(daemon.jobsRunning);
+  const clients = gauge('volume_clients', 'Attached NBD clients.', ['volume']);
+  const state = gauge('volume_state', '1 for the state that the volume is in.', ['volume', 'state']);
+  const keyState = gauge('key_state', '1 for the state that the key is in.', ['volume', 'state']);
+  const lastCheck = gauge('key_last_check_time_seconds', 'Unix time of the last check of the key.', [
+    'volume',
+  ]);
+  const amounts = new Map<string, Gauge>();
+  const totals = new Map<string, Counter>();
+  for (const { volume, ...metrics } of daemon.volumes) {
+    clients.set({ volume }, metrics.clients);
+    for (const name of VOLUME_STATES) state.set({ volume, state: name }, name === metrics.state ? 1 : 0);
+    if (metrics.keyState !== undefined) {
+      for (const name of KEY_STATES) keyState.set({ volume, state: name }, name === metrics.keyState ? 1 : 0);
+    }
+    if (metrics.keyLastCheckMs !== undefined) lastCheck.set({ volume }, metrics.keyLastCheckMs / 1000);
+    for (const [name, value] of Object.entries(metrics.amounts)) {
+      if (!amounts.has(name))
+        amounts.set(name, gauge(`volume_${snake(name)}`, `Engine: ${name}.`, ['volume']));
+      amounts.get(name)!.set({ volume }, value);
+    }
+    for (const [name, value] of Object.entries(metrics.totals)) {
+      if (!totals.has(name)) {
+        const full = `sealbd_volume_${snake(name)}_total`;
+        totals.set(
+          name,
+          new Counter({
+            name: full,
+            help: `Engine: ${name} since it was opened.`,
+            labelNames: ['volume'],
+            registers,
+          }),
+        );
+      }
+      totals.get(name)!.inc({ volume }, value);
+    }
+  }
+  return { contentType: registry.contentType, text: await registry.metrics() };
+}
+
+/** mappedBytes -> mapped_bytes. */
+function snake(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}

@@ -1,0 +1,42 @@
+import type { Command } from 'commander';
+import type { KeyStatus } from '../../admin/schemas.js';
+import { clientFor, type ListingOptions } from '../context.js';
+import { EXIT } from '../exit-codes.js';
+import { print, printJson, printTable } from '../output.js';
+
+export const KEY_HEAD = [
+  'volume',
+  'key',
+  'state',
+  'reason',
+  'last check',
+  'next check',
+  'grace ends',
+  'DEKs',
+];
+
+/** Exits 5 where a key is damaged. */
+export async function keyStatus(
+  name: string | undefined,
+  options: ListingOptions,
+  command: Command,
+): Promise<void> {
+  const keys = await clientFor(command).keyStatus(name);
+  if (keys.some((key) => key.state === 'damaged')) process.exitCode = EXIT.integrity;
+  if (options.json) return printJson(keys);
+  if (keys.length === 0) return print('no volume with a key');
+  printTable(KEY_HEAD, keyRows(keys));
+}
+
+export function keyRows(keys: readonly KeyStatus[]): string[][] {
+  return keys.map((key) => [
+    key.volume,
+    key.keyUri,
+    key.state,
+    key.reason ?? '-',
+    key.lastCheck ?? '-',
+    key.nextCheck ?? '-',
+    key.graceEndsAt ?? '-',
+    key.deks.map((dek) => `${dek.id} ${dek.state}${dek.exposed ? ' exposed' : ''}`).join(', '),
+  ]);
+}

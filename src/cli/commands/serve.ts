@@ -1,0 +1,62 @@
+import type { Command } from 'commander';
+import { systemClock } from '../../base/clock.js';
+import type { Logger } from '../../base/log.js';
+import { nbdUri } from '../../daemon/addresses.js';
+import { resolveConfig, type ServeFlags } from '../../daemon/config.js';
+import { Daemon } from '../../daemon/daemon.js';
+import { createLogger } from '../../daemon/logging.js';
+import { systemRandom } from '../../daemon/random.js';
+import { dataOption } from '../context.js';
+import { EXIT } from '../exit-codes.js';
+
+/** Runs in the foreground until SIGTERM or SIGINT. */
+export async function serve(flags: ServeFlags, command: Command): Promise<void> {
+  const given = { ...flags, data: dataOption(command) };
+  const config = resolveConfig(given, process.env, process.cwd());
+  const log = createLogger(config.logLevel);
+  const asked = stopAsked();
+  const daemon = await Daemon.start(config, { clock: systemClock, random: systemRandom, log });
+  announce(daemon, log);
+  const signal = await asked;
+  log.info({ signal }, 'stopping');
+  const clean = await daemon.stop(log);
+  log.info({}, clean ? 'stopped' : 'stopped, not in order');
+  process.exitCode = clean ? EXIT.done : EXIT.failed;
+}
+
+/** The first signal ends the daemon in order, the second at once: what was flushed is safe either way. */
+function stopAsked(): Promise<string> {
+  return new Promise((resolve) => {
+    let asked = false;
+    const onSignal = (signal: string): void => {
+      if (asked) process.exit(EXIT.failed);
+      asked = true;
+      resolve(signal);
+    };
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, onSignal);
+    // A terminal that goes away must not take unflushed writes with it.
+    process.on('SIGHUP', onSignal);
+  });
+}
+
+function announce(daemon: Daemon, log: Logger): void {
+  const { listen, admin } = daemon.addresses;
+  log.info({ listen, admin }, `ready: NBD on ${listen.join(', ')}; admin on ${admin.join(', ')}`);
+  const [first] = listen;
+  for (const name of daemon.exports) {
+    const uri = nbdUri(first, name);
+    log.info({ volume: name, uri }, `attach ${name}: ${attachLines(first, name, uri).join(' | ')}`);
+  }
+}
+
+function attachLines(address: string, name: string, uri: string): string[] {
+  const client = address.startsWith('unix:')
+    ? `nbd-client -unix ${address.slice('unix:'.length)} /dev/nbd0 -N ${name}`
+    : `nbd-client ${address.slice(0, address.lastIndexOf(':'))} ${address.slice(address.lastIndexOf(':') + 1)} /dev/nbd0 -N ${name}`;
+  return [
+    `nbdinfo '${uri}'`,
+    `nbdfuse DIR '${uri}'`,
+    client,
+    `qemu-system-x86_64 -drive file='${uri}',format=raw`,
+  ];
+}

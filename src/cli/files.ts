@@ -1,0 +1,51 @@
+/** Files that commands read and write, relative to the caller's directory. */
+import { constants, promises as fs } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
+
+const FILE_BYTES_MAX = 2 * 1024 * 1024;
+
+export async function readInput(path: string): Promise<Buffer> {
+  const full = resolve(path);
+  try {
+    if ((await fs.stat(full)).size > FILE_BYTES_MAX) throw new Error(`larger than ${FILE_BYTES_MAX} bytes`);
+    return await fs.readFile(full);
+  } catch (error) {
+    throw new SealbdError('FAILED', `cannot read ${path}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** USAGE where something is there already: asked before the work is done. An empty file may be filled. */
+export async function refuseExisting(path: string): Promise<void> {
+  try {
+    const stat = await fs.stat(resolve(path));
+    if (!stat.isFile() || stat.size > 0)
+      throw new SealbdError('CONFLICT', `${path} exists already; it is not overwritten`);
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  }
+}
+
+/** Durable, mode 0600. */
+export async function writeOutput(path: string, bytes: Uint8Array | string): Promise<void> {
+  const full = resolve(path);
+  await refuseExisting(path);
+  try {
+    const file = await fs.open(full, constants.O_WRONLY | constants.O_CREAT, 0o600);
+    try {
+      await file.chmod(0o600);
+      await file.writeFile(bytes);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    const directory = await fs.open(dirname(full), constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
+  } catch (error) {
+    throw new SealbdError('FAILED', `cannot write ${path}: ${messageOf(error)}`, { cause: error });
+  }
+}

@@ -1,0 +1,150 @@
+/** The grammar of the command line. Fixed: scripts depend on it. */
+import { Command, Option } from 'commander';
+import { packageVersion } from '../base/version.js';
+import { CIPHER_NAMES } from '../keys/suite-names.js';
+import { jobCancel } from './commands/job-cancel.js';
+import { jobList } from './commands/job-list.js';
+import { keyExportLocal } from './commands/key-export-local.js';
+import { keyImportLocal } from './commands/key-import-local.js';
+import { keyStatus } from './commands/key-status.js';
+import { status } from './commands/status.js';
+import { volumeCreate } from './commands/volume-create.js';
+import { volumeDelete } from './commands/volume-delete.js';
+import { volumeHeaderBackup } from './commands/volume-header-backup.js';
+import { volumeHeaderRestore } from './commands/volume-header-restore.js';
+import { volumeInfo } from './commands/volume-info.js';
+import { volumeList } from './commands/volume-list.js';
+import { volumeResize } from './commands/volume-resize.js';
+import { volumeStart } from './commands/volume-start.js';
+import { volumeStop } from './commands/volume-stop.js';
+import { volumeVerify } from './commands/volume-verify.js';
+import { JSON_OPTION } from './context.js';
+
+const EXIT_CODES = `
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 the daemon is not reachable, 4 key unavailable, 5 integrity failure.`;
+const PASSPHRASE_FILE = ['--passphrase-file <file>', 'else SEALBD_PASSPHRASE, else a prompt'] as const;
+
+export function buildProgram(): Command {
+  const program = new Command('sealbd')
+    .description('Encrypted block volumes over NBD, under keys that you hold.')
+    .version(packageVersion())
+    .option('--data <dir>', 'data directory of the daemon (default: SEALBD_DATA, else ./sealbd-data)')
+    .exitOverride()
+    .configureHelp({ showGlobalOptions: true })
+    .addHelpText('after', EXIT_CODES);
+  addServe(program);
+  program
+    .command('status')
+    .description('volumes, key states, attached clients, jobs under way')
+    .option(...JSON_OPTION)
+    .action(status);
+  addVolumeCommands(program.command('volume').description('make, list and change volumes'));
+  addKeyCommands(program.command('key').description('keys of volumes'));
+  addJobCommands(program.command('job').description('long work in the daemon'));
+  return program;
+}
+
+function addServe(program: Command): void {
+  const collect = (address: string, before: string[]): string[] => [...before, address];
+  program
+    .command('serve')
+    .description('run the daemon in the foreground')
+    .option('--config <file>', 'configuration (TOML)')
+    .option(
+      '--listen <address>',
+      'HOST:PORT or unix:PATH, repeatable (default: 127.0.0.1:10809)',
+      collect,
+      [],
+    )
+    .option('--admin <address>', 'admin API on unix:PATH or HOST:PORT, beside DIR/admin.sock')
+    .option('--default-volume <name:size>', 'make this volume where it is missing')
+    .option('--require-keys', 'exit 4 where a volume has no usable key')
+    .option('--allow-unlocked-keys', 'run although key memory cannot be locked')
+    .option('--insecure', 'allow addresses that other machines can reach')
+    .action(async (flags, command) => {
+      // The daemon brings the addon along; no other command needs it.
+      const { serve } = await import('./commands/serve.js');
+      await serve(flags, command);
+    });
+}
+
+function addVolumeCommands(volume: Command): void {
+  volume
+    .command('create <name>')
+    .description('make a volume')
+    .requiredOption('--size <size>', 'such as 512M, 10G or 1T')
+    .option('--key <uri>', 'KMS key that wraps its DEK (default: local:default)')
+    .addOption(new Option('--cipher <cipher>').choices(CIPHER_NAMES).default('aes-256-gcm'))
+    .option(...JSON_OPTION)
+    .action(volumeCreate);
+  volume
+    .command('list')
+    .description('every volume')
+    .option(...JSON_OPTION)
+    .action(volumeList);
+  volume
+    .command('info <name>')
+    .description('one volume')
+    .option(...JSON_OPTION)
+    .action(volumeInfo);
+  volume
+    .command('resize <name> <size>')
+    .description('change the size, online')
+    .option('--shrink', 'allow a smaller size; what lies behind it is lost')
+    .action(volumeResize);
+  volume
+    .command('start <name>')
+    .description('open a stopped, failed or key-invalid volume')
+    .action(volumeStart);
+  volume
+    .command('stop <name>')
+    .description('stop serving and wipe its keys; lasts over a restart')
+    .action(volumeStop);
+  volume
+    .command('delete <name>')
+    .description('destroy its wrapped keys, then its data')
+    .option('--yes', 'confirm')
+    .action(volumeDelete);
+  volume
+    .command('verify <name>')
+    .description('read and authenticate every stored block; list lost ranges')
+    .option('--detach', 'leave the job running in the daemon')
+    .option(...JSON_OPTION)
+    .action(volumeVerify);
+  volume
+    .command('header-backup <name> <file>')
+    .description('save the superblock, with the wrapped keys')
+    .action(volumeHeaderBackup);
+  volume
+    .command('header-restore <name> <file>')
+    .description('put a saved superblock back; the volume must not be serving')
+    .option('--force', 'replace a newer one')
+    .action(volumeHeaderRestore);
+}
+
+function addKeyCommands(key: Command): void {
+  key
+    .command('status [name]')
+    .description('state, reason, checks, every DEK')
+    .option(...JSON_OPTION)
+    .action(keyStatus);
+  key
+    .command('export-local <name> <file>')
+    .description('passphrase-protected copy of the key local:NAME (or of the key of volume NAME)')
+    .option(...PASSPHRASE_FILE)
+    .action(keyExportLocal);
+  key
+    .command('import-local <name> <file>')
+    .description('put such a copy back into the keyring')
+    .option(...PASSPHRASE_FILE)
+    .action(keyImportLocal);
+}
+
+function addJobCommands(job: Command): void {
+  job
+    .command('list')
+    .description('jobs under way and ended')
+    .option(...JSON_OPTION)
+    .action(jobList);
+  job.command('cancel <id>').description('stop a job').action(jobCancel);
+}

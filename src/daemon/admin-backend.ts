@@ -1,0 +1,165 @@
+/** The admin API's side of the daemon: manager, jobs and keys behind one interface. */
+import type { AdminBackend } from '../admin/backend.js';
+import { renderMetrics, type VolumeMetrics } from '../admin/metrics.js';
+import type { DaemonStatus, JobInfo, KeyStatus, VolumeInfo } from '../admin/schemas.js';
+import { SealbdError } from '../base/errors.js';
+import type { EngineStats } from './engine.js';
+import type { Jobs } from './jobs.js';
+import type { LocalKeys } from './local-keys.js';
+import type { ManagedVolume } from './managed-volume.js';
+import type { VolumeFiles } from './volume-files.js';
+import type { CreateVolumeRequest, VolumeManager } from './volume-manager.js';
+import { keyView, volumeView } from './volume-views.js';
+
+export interface DaemonFacts {
+  readonly version: string;
+  readonly pid: number;
+  readonly startedAtMs: number;
+  readonly dataDirectory: string;
+  readonly keysLocked: boolean;
+  listen(): string[];
+  admin(): string[];
+  clients(): { readonly address: string; readonly volume: string }[];
+}
+
+export interface DaemonParts {
+  readonly facts: DaemonFacts;
+  readonly volumes: VolumeManager;
+  readonly files: VolumeFiles;
+  readonly jobs: Jobs;
+  readonly localKeys: LocalKeys;
+}
+
+export class DaemonBackend implements AdminBackend {
+  readonly #parts: DaemonParts;
+
+  constructor(parts: DaemonParts) {
+    this.#parts = parts;
+  }
+
+  async status(): Promise<DaemonStatus> {
+    const { facts, jobs } = this.#parts;
+    return {
+      version: facts.version,
+      pid: facts.pid,
+      startedAt: new Date(facts.startedAtMs).toISOString(),
+      dataDirectory: facts.dataDirectory,
+      listen: facts.listen(),
+      admin: facts.admin(),
+      keysLocked: facts.keysLocked,
+      volumes: await this.listVolumes(),
+      keys: await this.keyStatus(),
+      clients: facts.clients(),
+      jobs: jobs.list().filter((job) => job.state === 'running'),
+    };
+  }
+
+  listVolumes(): Promise<VolumeInfo[]> {
+    return Promise.all(this.#parts.volumes.list().map((volume) => this.#view(volume)));
+  }
+
+  async volumeInfo(name: string): Promise<VolumeInfo> {
+    return this.#view(this.#parts.volumes.get(name));
+  }
+
+  async createVolume(request: CreateVolumeRequest): Promise<VolumeInfo> {
+    return this.#view(await this.#parts.volumes.create(request));
+  }
+
+  async resizeVolume(name: string, sizeBytes: number, shrink: boolean): Promise<VolumeInfo> {
+    return this.#view(await this.#parts.volumes.resize(name, sizeBytes, shrink));
+  }
+
+  async startVolume(name: string): Promise<VolumeInfo> {
+    return this.#view(await this.#parts.volumes.start(name));
+  }
+
+  async stopVolume(name: string): Promise<VolumeInfo> {
+    return this.#view(await this.#parts.volumes.stop(name));
+  }
+
+  deleteVolume(name: string): Promise<void> {
+    return this.#parts.volumes.delete(name);
+  }
+
+  backUpHeader(name: string): Promise<Uint8Array> {
+    return this.#parts.volumes.backUpHeader(name);
+  }
+
+  async restoreHeader(name: string, file: Uint8Array, force: boolean): Promise<VolumeInfo> {
+    return this.#view(await this.#parts.volumes.restoreHeader(name, file, force));
+  }
+
+  async verifyVolume(name: string): Promise<JobInfo> {
+    const { device, state } = this.#parts.volumes.get(name);
+    if (device === undefined) throw new SealbdError('CONFLICT', `volume "${name}" is ${state}`);
+    return this.#parts.jobs.start('verify', name, (control) => device.verify(control));
+  }
+
+  async keyStatus(name?: string): Promise<KeyStatus[]> {
+    const { volumes } = this.#parts;
+    const chosen = name === undefined ? volumes.list() : [await volumes.checkKey(name)];
+    return chosen.flatMap((volume) => keyView(volume) ?? []);
+  }
+
+  exportLocalKey(name: string, passphrase: string): Promise<{ name: string; file: string }> {
+    return this.#parts.localKeys.exportKey(name, passphrase);
+  }
+
+  importLocalKey(name: string, passphrase: string, file: string): Promise<{ name: string; added: boolean }> {
+    return this.#parts.localKeys.importKey(name, passphrase, file);
+  }
+
+  listJobs(): JobInfo[] {
+    return this.#parts.jobs.list();
+  }
+
+  job(id: string): JobInfo {
+    return this.#parts.jobs.get(id);
+  }
+
+  cancelJob(id: string): Promise<JobInfo> {
+    return this.#parts.jobs.cancel(id);
+  }
+
+  metrics(): Promise<{ contentType: string; text: string }> {
+    const { facts, jobs, volumes } = this.#parts;
+    return renderMetrics({
+      version: facts.version,
+      startedAtMs: facts.startedAtMs,
+      keysLocked: facts.keysLocked,
+      jobsRunning: jobs.list().filter((job) => job.state === 'running').length,
+      volumes: volumes.list().map((volume) => this.#metricsOf(volume)),
+    });
+  }
+
+  async #view(volume: ManagedVolume): Promise<VolumeInfo> {
+    const usage = volume.device === undefined ? await this.#parts.files.usage(volume.name) : NO_USAGE;
+    return volumeView(volume, usage);
+  }
+
+  #metricsOf(volume: ManagedVolume): VolumeMetrics {
+    const { name, state, keyCheck, device } = volume;
+    const sizeBytes = volume.superblock?.sizeBytes ?? 0;
+    const stats = device?.stats();
+    return {
+      volume: name,
+      state,
+      keyState: keyView(volume)?.state,
+      keyLastCheckMs: keyCheck?.at,
+      clients: device?.clients ?? 0,
+      ...engineMetrics(sizeBytes, stats),
+    };
+  }
+}
+
+function engineMetrics(
+  sizeBytes: number,
+  stats: EngineStats | undefined,
+): Pick<VolumeMetrics, 'amounts' | 'totals'> {
+  if (stats === undefined) return { amounts: { sizeBytes }, totals: {} };
+  const { mappedBytes, storedBytes, segments, mapMemoryBytes, tailBytes, ...totals } = stats;
+  return { amounts: { sizeBytes, mappedBytes, storedBytes, segments, mapMemoryBytes, tailBytes }, totals };
+}
+
+const NO_USAGE = { segments: 0, storedBytes: 0 };

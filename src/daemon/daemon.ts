@@ -1,0 +1,195 @@
+/**
+ * The composition root. Starting takes resources one by one and notes how to give each back; stopping, or a start
+ * that fails, gives them back in reverse order. The admin socket is the last to come and the first to go.
+ */
+
+import { join } from 'node:path';
+import { listenTcp, listenUnix } from '../admin/server.js';
+import type { Clock } from '../base/clock.js';
+import { messageOf, SealbdError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import type { RandomSource } from '../base/random.js';
+import { packageVersion } from '../base/version.js';
+import { keyringOf } from '../kms/local/provider.js';
+import { KeyProviders } from '../kms/registry.js';
+import { addon } from '../native/addon.js';
+import { DaemonBackend } from './admin-backend.js';
+import type { DaemonConfig } from './config.js';
+import { DataDirectory } from './data-directory.js';
+import { VolumeExports } from './exports.js';
+import { Jobs } from './jobs.js';
+import { LocalKeys } from './local-keys.js';
+import { listenNbd } from './nbd-service.js';
+import { openEngine } from './volume-engine.js';
+import { VolumeFiles } from './volume-files.js';
+import { VolumeManager } from './volume-manager.js';
+
+export interface DaemonDependencies {
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  readonly log: Logger;
+}
+
+export interface Addresses {
+  readonly listen: readonly string[];
+  readonly admin: readonly string[];
+}
+
+type Undo = () => Promise<void>;
+
+export class Daemon {
+  readonly addresses: Addresses;
+  /** Export names that can be attached now. */
+  readonly exports: readonly string[];
+  readonly #undo: Undo[];
+
+  /** For `start` alone. */
+  constructor(addresses: Addresses, exports: readonly string[], undo: Undo[]) {
+    this.addresses = addresses;
+    this.exports = exports;
+    this.#undo = undo;
+  }
+
+  static async start(config: DaemonConfig, dependencies: DaemonDependencies): Promise<Daemon> {
+    const undo: Undo[] = [];
+    try {
+      return await start(config, dependencies, undo);
+    } catch (error) {
+      await unwind(undo, dependencies.log);
+      throw error;
+    }
+  }
+
+  /** Flushes, checkpoints, wipes keys. Returns false where something could not be done; the log has it. */
+  stop(log: Logger): Promise<boolean> {
+    return unwind(this.#undo, log);
+  }
+}
+
+async function start(
+  config: DaemonConfig,
+  { clock, random, log }: DaemonDependencies,
+  undo: Undo[],
+): Promise<Daemon> {
+  const startedAtMs = clock.now();
+  addon.processLimits();
+  const keysLocked = probeKeyMemory(config.allowUnlockedKeys, log);
+  const data = await DataDirectory.open(config.dataDirectory);
+  undo.push(() => data.close());
+
+  const files = new VolumeFiles(data.volumesPath, random);
+  const providers = new KeyProviders({ dataDirectory: data.path, clock, random, log });
+  const jobs = new Jobs(clock, log);
+  const engine = openEngine(config.tuning);
+  undo.push(() => engine.close());
+  const volumes = new VolumeManager({
+    files,
+    engine,
+    providers,
+    jobs,
+    pins: config.pins,
+    clock,
+    random,
+    log,
+  });
+  undo.push(() => volumes.closeAll());
+  await volumes.openAll();
+  await createDefault(config, volumes);
+  if (config.requireKeys) assertKeys(volumes);
+
+  const exports = new VolumeExports(volumes);
+  const nbd = await listenNbd(config.listen, exports, { clock, log });
+  undo.push(nbd.close);
+
+  const admin: string[] = [];
+  const { clients, addresses: listen } = nbd;
+  const backend = new DaemonBackend({
+    facts: {
+      version: packageVersion(),
+      pid: process.pid,
+      startedAtMs,
+      dataDirectory: data.path,
+      keysLocked,
+      listen: () => [...listen],
+      admin: () => [...admin],
+      clients,
+    },
+    volumes,
+    files,
+    jobs,
+    localKeys: new LocalKeys(keyringOf(data.path), volumes, random),
+  });
+  await listenAdmin(config, backend, log, admin, undo);
+  return new Daemon(
+    { listen, admin },
+    exports.list().map(({ name }) => name),
+    undo,
+  );
+}
+
+/** Whether pages can be locked shows when the first slot is taken. */
+function probeKeyMemory(allowUnlocked: boolean, log: Logger): boolean {
+  addon.keyRelease(addon.keyGenerate());
+  if (addon.secureMemory().locked) return true;
+  const problem = 'memory for keys cannot be locked (mlock refused), so keys could reach the swap';
+  if (!allowUnlocked) {
+    throw new SealbdError(
+      'FAILED',
+      `${problem}: raise RLIMIT_MEMLOCK, or accept it with --allow-unlocked-keys`,
+    );
+  }
+  log.warn({}, problem);
+  return false;
+}
+
+async function createDefault(config: DaemonConfig, volumes: VolumeManager): Promise<void> {
+  const wanted = config.defaultVolume;
+  if (wanted === undefined || volumes.find(wanted.name) !== undefined) return;
+  await volumes.create({ ...wanted, cipher: 'aes-256-gcm' });
+}
+
+/** A damaged key is an integrity failure, any other one is unavailable. */
+function assertKeys(volumes: VolumeManager): void {
+  const invalid = volumes.list().filter((volume) => volume.state === 'key-invalid');
+  if (invalid.length === 0) return;
+  const damaged = invalid.some((volume) => volume.keyCheck?.state === 'damaged');
+  const reasons = invalid.map((volume) => `volume "${volume.name}": ${volume.reason}`);
+  throw new SealbdError(damaged ? 'INTEGRITY' : 'KEY_UNAVAILABLE', reasons.join('; '));
+}
+
+async function listenAdmin(
+  config: DaemonConfig,
+  backend: DaemonBackend,
+  log: Logger,
+  addresses: string[],
+  undo: Undo[],
+): Promise<void> {
+  const { admin, adminToken } = config;
+  const own = join(config.dataDirectory, 'admin.sock');
+  // DIR/admin.sock comes last: its existence says that the daemon is ready.
+  if (admin?.kind === 'tcp') {
+    const listener = await listenTcp(admin.host, admin.port, adminToken!, backend, log);
+    undo.push(listener.close);
+    addresses.push(listener.address);
+  } else if (admin !== undefined && admin.path !== own) {
+    const listener = await listenUnix(admin.path, backend, log);
+    undo.push(listener.close);
+    addresses.push(listener.address);
+  }
+  const listener = await listenUnix(own, backend, log);
+  undo.push(listener.close);
+  addresses.unshift(listener.address);
+}
+
+async function unwind(undo: Undo[], log: Logger): Promise<boolean> {
+  let clean = true;
+  for (let step = undo.pop(); step !== undefined; step = undo.pop()) {
+    try {
+      await step();
+    } catch (error) {
+      clean = false;
+      log.error({ reason: messageOf(error) }, 'not everything could be shut down in order');
+    }
+  }
+  return clean;
+}

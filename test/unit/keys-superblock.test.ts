@@ -1,0 +1,186 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { isSealbdError } from '../../src/base/errors.js';
+import { CIPHER_NAMES, suiteName, suiteOf } from '../../src/keys/suite-names.js';
+import {
+  checkValueHolds,
+  checkValueOf,
+  type DekRecord,
+  decodeSuperblock,
+  encodeSuperblock,
+  type Superblock,
+  superblockAuthenticates,
+} from '../../src/keys/superblock.js';
+import { addon, SUITE_CTR, SUITE_GCM, SUITE_NONE } from '../../src/native/addon.js';
+import { testSeed } from '../support/seeded-random.js';
+
+const seed = testSeed('keys-superblock');
+const key = addon.keyGenerate();
+
+const bytesOf = (minLength: number, maxLength: number) => fc.uint8Array({ minLength, maxLength });
+const time = fc.integer({ min: 0, max: 2 ** 48 });
+const text = fc.string({ unit: 'grapheme', maxLength: 60 });
+const dekArbitrary: fc.Arbitrary<DekRecord> = fc.record({
+  id: fc.integer({ min: 1, max: 2 ** 32 - 1 }),
+  state: fc.constant('retired' as const),
+  exposed: fc.boolean(),
+  createdAt: time,
+  checkValue: bytesOf(16, 16),
+  keyUri: text,
+  resolvedKeyId: text,
+  keyVersion: text,
+  wrapped: bytesOf(0, 600),
+});
+const superblockArbitrary: fc.Arbitrary<Superblock> = fc
+  .record({
+    suite: fc.constantFrom(0 as const, 1 as const, 2 as const),
+    uuid: bytesOf(16, 16),
+    generation: fc.maxSafeNat(),
+    sizeBytes: fc.integer({ min: 1, max: 2 ** 34 }).map((blocks) => blocks * 4096),
+    createdAt: time,
+    deks: fc.uniqueArray(dekArbitrary, { minLength: 1, maxLength: 5, selector: (dek) => dek.id }),
+  })
+  .map(({ deks, ...rest }) => {
+    if (rest.suite === 0) return { ...rest, activeDek: 0, deks: [] };
+    const [first, ...others] = deks;
+    return { ...rest, activeDek: first.id, deks: [{ ...first, state: 'active' as const }, ...others] };
+  });
+
+const sample: Superblock = {
+  suite: SUITE_GCM,
+  activeDek: 2,
+  uuid: Uint8Array.from({ length: 16 }, (_, i) => i),
+  generation: 9,
+  sizeBytes: 10 * 2 ** 30,
+  createdAt: 1_770_000_000_000,
+  deks: [
+    {
+      id: 2,
+      state: 'active',
+      exposed: true,
+      createdAt: 1_770_000_000_000,
+      checkValue: new Uint8Array(16).fill(3),
+      keyUri: 'local:default',
+      resolvedKeyId: 'local:default#x',
+      keyVersion: '1',
+      wrapped: new Uint8Array(60).fill(5),
+    },
+  ],
+};
+
+describe('the superblock', () => {
+  it('comes back from its bytes as it was', () => {
+    fc.assert(
+      fc.property(superblockArbitrary, (superblock) => {
+        const bytes = encodeSuperblock(superblock, key);
+        const decoded = decodeSuperblock(bytes);
+        expect(decoded.superblock).toEqual(superblock);
+        expect(superblockAuthenticates(decoded, key)).toBe(true);
+        expect(encodeSuperblock(decoded.superblock, key)).toEqual(bytes);
+      }),
+      { seed, numRuns: 300 },
+    );
+  });
+
+  it('has the layout of FORMAT.md', () => {
+    const bytes = encodeSuperblock(sample, key);
+    const view = new DataView(bytes.buffer, bytes.byteOffset);
+    expect(bytes.subarray(0, 8).toString('latin1')).toBe('SBDSUP1\n');
+    expect(view.getUint16(8, true)).toBe(1);
+    expect(bytes[10]).toBe(2);
+    expect(view.getUint32(12, true)).toBe(2);
+    expect(new Uint8Array(bytes.subarray(16, 32))).toEqual(sample.uuid);
+    expect(view.getBigUint64(32, true)).toBe(9n);
+    expect(view.getBigUint64(40, true)).toBe(10n * 2n ** 30n);
+    expect(view.getBigUint64(48, true)).toBe(1_770_000_000_000n);
+    expect(view.getUint32(56, true)).toBe(bytes.length - 64 - 20);
+    expect(view.getUint32(60, true)).toBe(1);
+    expect(view.getUint32(64, true)).toBe(bytes.length - 64 - 20);
+    expect([bytes[72], bytes[73]]).toEqual([1, 1]);
+    expect(view.getUint16(100, true)).toBe('local:default'.length);
+    const end = bytes.length - 20;
+    expect(view.getUint32(end, true)).toBe(addon.crc32c(bytes.subarray(0, end), 0));
+    const mac = addon.keyMac(key, 'sealbd/v1/superblock', sample.uuid, bytes.subarray(0, end + 4));
+    expect(bytes.subarray(end + 4)).toEqual(mac);
+  });
+
+  it('is refused with any one bit flipped, anywhere', () => {
+    const bytes = encodeSuperblock(sample, key);
+    for (let bit = 0; bit < bytes.length * 8; bit += 1) {
+      const changed = Buffer.from(bytes);
+      changed[bit >> 3] ^= 1 << (bit & 7);
+      expect(accepted(changed), `bit ${bit}`).toBe(false);
+    }
+  });
+
+  it('is refused at any other length', () => {
+    const bytes = encodeSuperblock(sample, key);
+    for (let length = 0; length < bytes.length; length += 1)
+      expect(accepted(bytes.subarray(0, length))).toBe(false);
+    expect(accepted(Buffer.concat([bytes, new Uint8Array(1)]))).toBe(false);
+  });
+
+  it('with a repaired CRC is refused by its MAC, or by its structure', () => {
+    const bytes = encodeSuperblock(sample, key);
+    for (let at = 0; at < bytes.length - 20; at += 1) {
+      const changed = Buffer.from(bytes);
+      changed[at] ^= 0x41;
+      changed.writeUInt32LE(addon.crc32c(changed.subarray(0, bytes.length - 20), 0), bytes.length - 20);
+      expect(accepted(changed), `byte ${at}`).toBe(false);
+    }
+  });
+
+  it('never does anything but decode or refuse, whatever the bytes', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 400 }), fc.boolean(), (noise, withHead) => {
+        const bytes = withHead
+          ? Buffer.concat([Buffer.from('SBDSUP1\n\x01\x00', 'latin1'), noise])
+          : Buffer.from(noise);
+        if (bytes.length > 84) {
+          bytes.writeUInt32LE(addon.crc32c(bytes.subarray(0, bytes.length - 20), 0), bytes.length - 20);
+        }
+        expect(accepted(bytes)).toBe(false);
+      }),
+      { seed, numRuns: 2000 },
+    );
+  });
+
+  it('is not written where it contradicts itself', () => {
+    const [dek] = sample.deks;
+    const bad: Superblock[] = [
+      { ...sample, activeDek: 3 },
+      { ...sample, deks: [] },
+      { ...sample, deks: [dek, { ...dek, state: 'retired' }] },
+      { ...sample, suite: SUITE_NONE },
+      { ...sample, sizeBytes: 4097 },
+      { ...sample, sizeBytes: 0 },
+    ];
+    for (const superblock of bad) expect(() => encodeSuperblock(superblock, key)).toThrow(RangeError);
+  });
+});
+
+describe('the check value', () => {
+  it('holds for its key, volume and DEK id only', () => {
+    const record = { ...sample.deks[0], checkValue: checkValueOf(key, sample.uuid, 2) };
+    const other = addon.keyGenerate();
+    expect(checkValueHolds(key, sample.uuid, record)).toBe(true);
+    expect(checkValueHolds(other, sample.uuid, record)).toBe(false);
+    expect(checkValueHolds(key, new Uint8Array(16), record)).toBe(false);
+    expect(checkValueHolds(key, sample.uuid, { ...record, id: 3 })).toBe(false);
+    addon.keyRelease(other);
+  });
+});
+
+it('names of ciphers stand for the suites of the format', () => {
+  expect(CIPHER_NAMES.map(suiteOf)).toEqual([SUITE_GCM, SUITE_CTR, SUITE_NONE]);
+  for (const name of CIPHER_NAMES) expect(suiteName(suiteOf(name))).toBe(name);
+});
+
+function accepted(bytes: Uint8Array): boolean {
+  try {
+    return superblockAuthenticates(decodeSuperblock(bytes), key);
+  } catch (error) {
+    if (isSealbdError(error, 'INTEGRITY')) return false;
+    throw error;
+  }
+}
