@@ -13,7 +13,10 @@ export class BounceBlocks {
   }
 
   give(block: Arena): void {
-    if (this.#idle.length >= KEPT_MAX) return block.free();
+    if (this.#idle.length >= KEPT_MAX) {
+      block.free();
+      return;
+    }
     addon.wipe(block.bytes);
     this.#idle.push(block);
   }

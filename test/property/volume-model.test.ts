@@ -16,7 +16,7 @@ describe.each([
   { suite: 2 as const, name: 'aes-256-gcm' },
   { suite: 1 as const, name: 'aes-256-ctr' },
   { suite: 0 as const, name: 'none' },
-])('a volume under random requests, $name, seed ' + seed, ({ suite }) => {
+])(`a volume under random requests, $name, seed ${seed}`, ({ suite }) => {
   let harness: VolumeHarness;
   afterEach(() => harness.destroy());
 
@@ -32,7 +32,8 @@ describe.each([
       const what = random();
       if (what < 0.6) {
         const data = new Uint8Array(length);
-        for (let at = 0; at < length; at += BLOCK) data.set(patternBlock(at, step).subarray(0, length - at), at);
+        for (let at = 0; at < length; at += BLOCK)
+          data.set(patternBlock(at, step).subarray(0, length - at), at);
         await harness.write(offset, data);
         model.bytes.set(data, offset);
       } else if (what < 0.7) {
