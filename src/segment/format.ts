@@ -126,7 +126,10 @@ export interface SlotMeta {
 
 /** The meta of the slot that starts at `offset`. Meaningless unless the slot authenticates. */
 export function readSlotMeta(bytes: Uint8Array, offset: number): SlotMeta {
-  const reader = new ByteReader(bytes.subarray(offset + META_OFFSET, offset + META_OFFSET + META_BYTES), 'slot');
+  const reader = new ByteReader(
+    bytes.subarray(offset + META_OFFSET, offset + META_OFFSET + META_BYTES),
+    'slot',
+  );
   const sequence = reader.u56();
   const lba = reader.u40();
   const kind = reader.u8();

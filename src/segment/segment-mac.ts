@@ -8,7 +8,9 @@ const LABEL = 'sealbd/v1/segment-meta';
 type Keyed = Pick<Segment, 'suite' | 'dekId' | 'originUuid' | 'id' | 'salt'>;
 
 /** MAC of a segment's header or index. `deks` holds the public key of DEK id 0 for `none` segments. */
-export function metadataMac(deks: ReadonlyMap<number, KeyHandle>): (segment: Keyed, data: Uint8Array) => Buffer {
+export function metadataMac(
+  deks: ReadonlyMap<number, KeyHandle>,
+): (segment: Keyed, data: Uint8Array) => Buffer {
   return (segment, data) => addon.keyMac(dekOf(segment, deks), LABEL, segmentContext(segment), data);
 }
 

@@ -1,6 +1,6 @@
 import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
-import { Gather, type MaybePromise } from '../base/maybe-promise.js';
 import { BLOCK_BYTES } from '../base/limits.js';
+import { Gather, type MaybePromise } from '../base/maybe-promise.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import type { CipherJob } from '../cipher/jobs.js';
 import { RUN_ERRNO_BASE, RUN_OK, RUN_REVOKED, RUN_SHORT, RUN_WOULD_BLOCK } from '../native/addon.js';

@@ -10,7 +10,7 @@ import type { StoreFile } from '../store/store.js';
 import type { AppendBuffer, AppendBufferPool } from './append-buffer.js';
 import { encodeIndex, SLOT_KIND_DATA, SLOT_KIND_EXTENTS, slotOffset } from './format.js';
 import type { Segment } from './segment.js';
-import { metadataMac } from './segment-mac.js';
+import type { metadataMac } from './segment-mac.js';
 
 export interface WriterContext {
   readonly cipher: CipherPool;
@@ -187,7 +187,8 @@ export class SegmentWriter {
       await this.#write(bytes, slotOffset(from));
       buffer.written = target;
     }
-    const whole = buffer.written === buffer.capacity || (this.segment.sealed && buffer.written === buffer.used);
+    const whole =
+      buffer.written === buffer.capacity || (this.segment.sealed && buffer.written === buffer.used);
     const at = this.segment.buffers.indexOf(buffer);
     if (!whole || at < 0) return;
     this.segment.buffers.splice(at, 1); // From here on, reads go to the file.

@@ -167,7 +167,8 @@ export class Checkpointer {
     const headCut = head.cut();
     // The root names the open segment, so the segment table must, even where it has no slots yet.
     if (headCut.segment !== undefined) table.changed.add(headCut.segment);
-    for (const segment of table.changed) segments.push({ index: segment.index, segment, slots: segment.slots });
+    for (const segment of table.changed)
+      segments.push({ index: segment.index, segment, slots: segment.slots });
     table.changed.clear();
     const cut: Cut = {
       head: headCut,
@@ -185,7 +186,8 @@ export class Checkpointer {
   #uncut(cut: Cut): void {
     this.#options.head.uncut(cut.head);
     this.#uncovered.push(cut.changes);
-    for (const { segment } of cut.segments) if (segment !== undefined) this.#options.table.changed.add(segment);
+    for (const { segment } of cut.segments)
+      if (segment !== undefined) this.#options.table.changed.add(segment);
   }
 
   async #publish(cut: Cut): Promise<void> {

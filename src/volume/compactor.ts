@@ -75,7 +75,8 @@ export class Compactor {
 
   /** Compacts in the background while the dead share is above the limit. */
   kick(afterRound: () => Promise<void>): void {
-    if (this.#working !== undefined || this.#stopped || this.#garbageRatio() <= this.#options.garbageRatio) return;
+    if (this.#working !== undefined || this.#stopped || this.#garbageRatio() <= this.#options.garbageRatio)
+      return;
     this.round(false)
       .then(async (moved) => {
         if (!moved || this.#stopped) return;
@@ -192,7 +193,8 @@ export class Compactor {
     for (let i = 0; i < valid.length; i++) {
       if (valid[i] !== 0) continue;
       if (lbas === undefined) return true;
-      if (lbas[from + i] >= 0 && this.#options.map.get(lbas[from + i]) === victim.slotAddress(from + i)) return true;
+      if (lbas[from + i] >= 0 && this.#options.map.get(lbas[from + i]) === victim.slotAddress(from + i))
+        return true;
     }
     return false;
   }
@@ -230,7 +232,8 @@ export class Compactor {
     let blocks = 1;
     while (from + blocks < live.length && blocks < max) {
       const { slot, lba, sequence, at } = live[from + blocks];
-      const follows = lba === first.lba + blocks && sequence === first.sequence + blocks && at === first.at + blocks;
+      const follows =
+        lba === first.lba + blocks && sequence === first.sequence + blocks && at === first.at + blocks;
       if (!follows || map.get(lba) !== slot) break;
       blocks++;
     }

@@ -40,7 +40,12 @@ function cutAtBlocks(offset: number, length: number): Cut {
   const first = Math.ceil(offset / BLOCK_BYTES);
   const last = Math.floor(end / BLOCK_BYTES);
   if (last < first) return { lba: first, blocks: 0, before: length, after: 0 };
-  return { lba: first, blocks: last - first, before: first * BLOCK_BYTES - offset, after: end - last * BLOCK_BYTES };
+  return {
+    lba: first,
+    blocks: last - first,
+    before: first * BLOCK_BYTES - offset,
+    after: end - last * BLOCK_BYTES,
+  };
 }
 
 export class DataPath {
@@ -121,7 +126,9 @@ export class DataPath {
     const segment = this.#table.ofSlot(slot);
     if (here === blocks) return this.#reader.read({ segment, position, blocks, lba, dst, dstOffset });
     const gather = new Gather();
-    const first = gather.add(() => this.#reader.read({ segment, position, blocks: here, lba, dst, dstOffset }));
+    const first = gather.add(() =>
+      this.#reader.read({ segment, position, blocks: here, lba, dst, dstOffset }),
+    );
     const rest = dstOffset + here * BLOCK_BYTES;
     if (first) gather.add(() => this.#readRun(dst, rest, lba + here, blocks - here, slot + here));
     return gather.result();
@@ -141,7 +148,9 @@ export class DataPath {
       () => (blocks > 0 ? this.#writeBlocks(src, whole, lba, blocks) : undefined),
       () =>
         after > 0
-          ? this.#overlay((lba + blocks) * BLOCK_BYTES, after, (to) => to.set(src.bytes.subarray(tail, tail + after)))
+          ? this.#overlay((lba + blocks) * BLOCK_BYTES, after, (to) =>
+              to.set(src.bytes.subarray(tail, tail + after)),
+            )
           : undefined,
     ];
     for (const part of parts) if (!gather.add(part)) break;

@@ -1,6 +1,6 @@
 /** Puts the parts of a volume together, and opens them on what the store holds. */
 import type { Clock } from '../base/clock.js';
-import { SealbdError } from '../base/errors.js';
+import type { SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import { addon, type KeyHandle } from '../native/addon.js';
@@ -143,7 +143,10 @@ function markLost(table: SegmentTable, names: readonly string[], log: Logger): v
   for (const segment of table.all()) {
     if (present.has(segmentFileName(segment.id))) continue;
     segment.lost = `${segmentFileName(segment.id)} is missing`;
-    log.error({ segment: segment.id, blocks: segment.live }, 'a segment is missing: its blocks can not be read');
+    log.error(
+      { segment: segment.id, blocks: segment.live },
+      'a segment is missing: its blocks can not be read',
+    );
   }
 }
 
@@ -270,7 +273,11 @@ async function assemble(
   }
 }
 
-function writerContext(options: EngineOptions, buffers: AppendBufferPool, poolSealBytes: number): WriterContext {
+function writerContext(
+  options: EngineOptions,
+  buffers: AppendBufferPool,
+  poolSealBytes: number,
+): WriterContext {
   const { cipher, clock, log, deks } = options;
   return { cipher, buffers, clock, log, poolSealBytes, mac: metadataMac(deks) };
 }

@@ -102,7 +102,8 @@ export class HeadLog {
         const at = done;
         const run = Math.min(blocks - at, this.#capacity(lba + at, blocks - at));
         if (run === 0) await this.#room(lba + at, blocks - at);
-        else if (!gather.add(() => this.#appendRun(src.ref(srcOffset + at * BLOCK_BYTES), lba + at, run))) break;
+        else if (!gather.add(() => this.#appendRun(src.ref(srcOffset + at * BLOCK_BYTES), lba + at, run)))
+          break;
         done += run;
       }
     } catch (error) {

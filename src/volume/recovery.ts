@@ -14,9 +14,9 @@ import {
   readSlotMeta,
   readUnmaps,
   SEGMENT_KIND_HEAD,
+  type SegmentHeader,
   SLOT_KIND_DATA,
   SLOT_KIND_EXTENTS,
-  type SegmentHeader,
   type SlotMeta,
   segmentFileName,
   slotOffset,
@@ -81,7 +81,8 @@ export async function replayTail(options: RecoveryOptions, ids: readonly number[
     if (segment.slots > 0 && known) replayed.push(segment);
     else unused.push(segment.id);
   }
-  if (replay.slots > 0) log.info({ slots: replay.slots, generation: root.generation }, 'replayed the tail of the log');
+  if (replay.slots > 0)
+    log.info({ slots: replay.slots, generation: root.generation }, 'replayed the tail of the log');
   return { replayed, unused, lastSequence: replay.lastSequence, nextSegmentId, slots: replay.slots };
 }
 
@@ -117,10 +118,16 @@ async function findTail(
       continue;
     }
     if (header.previousHeadId !== previous) {
-      throw new SealbdError('INTEGRITY', `${segmentFileName(id)} follows segment ${header.previousHeadId}, which is missing`);
+      throw new SealbdError(
+        'INTEGRITY',
+        `${segmentFileName(id)} follows segment ${header.previousHeadId}, which is missing`,
+      );
     }
     previous = id;
-    tail.push({ segment: new Segment({ ...header, index: table.takeIndex() }, 0, true), slotsMax: header.slotsMax });
+    tail.push({
+      segment: new Segment({ ...header, index: table.takeIndex() }, 0, true),
+      slotsMax: header.slotsMax,
+    });
   }
   return { tail, unused, nextSegmentId };
 }
@@ -130,7 +137,8 @@ async function readHeader(options: RecoveryOptions, id: number): Promise<Segment
   const file = await options.store.open(name, 'read');
   try {
     const bytes = new Uint8Array(SEGMENT_HEADER_BYTES);
-    if ((await file.read(bytes, 0)) !== bytes.length) throw new SealbdError('INTEGRITY', `${name} has no whole header`);
+    if ((await file.read(bytes, 0)) !== bytes.length)
+      throw new SealbdError('INTEGRITY', `${name} has no whole header`);
     const { header, covered, mac } = decodeHeader(bytes);
     if (header.id !== id) throw new SealbdError('INTEGRITY', `${name} holds segment ${header.id}`);
     if (!verifyMetadataMac(options.deks, header, covered, mac)) {
@@ -175,7 +183,13 @@ class TailReplay {
       this.#segmentEnded = false;
       let position = segment.slots;
       while (position < slotsMax && !this.#segmentEnded) {
-        const slots = await this.#chunk(segment, file, key, position, Math.min(BUFFER_SLOTS, slotsMax - position));
+        const slots = await this.#chunk(
+          segment,
+          file,
+          key,
+          position,
+          Math.min(BUFFER_SLOTS, slotsMax - position),
+        );
         if (slots === 0) break;
         position += slots;
       }
@@ -232,7 +246,8 @@ class TailReplay {
         this.#unmaps(i);
         continue;
       }
-      if (meta.kind !== SLOT_KIND_DATA) throw new SealbdError('INTEGRITY', `slot kind ${meta.kind} is unknown`);
+      if (meta.kind !== SLOT_KIND_DATA)
+        throw new SealbdError('INTEGRITY', `slot kind ${meta.kind} is unknown`);
       const slot = segment.slotAddress(position + i);
       if (run.blocks > 0 && meta.lba === run.lba + run.blocks) run.blocks++;
       else {

@@ -1,4 +1,4 @@
-import { type Clock } from '../base/clock.js';
+import type { Clock } from '../base/clock.js';
 import { errnoOf, SealbdError } from '../base/errors.js';
 import { addon, type KeyHandle } from '../native/addon.js';
 import {

@@ -61,7 +61,9 @@ async function headerProblem(context: VerifyContext, segment: Segment): Promise<
       if ((await file.read(bytes, 0)) !== bytes.length) return 'the header is not whole';
       const { header, covered, mac } = decodeHeader(bytes);
       if (header.id !== segment.id) return `the header is that of segment ${header.id}`;
-      return verifyMetadataMac(context.deks, segment, covered, mac) ? undefined : 'the header does not authenticate';
+      return verifyMetadataMac(context.deks, segment, covered, mac)
+        ? undefined
+        : 'the header does not authenticate';
     } finally {
       await file.close();
     }

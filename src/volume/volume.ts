@@ -250,7 +250,9 @@ export class Volume implements BlockDevice {
     const orderly = this.#drain().then(() => this.#engine.close(this.#failure === undefined));
     await Promise.race([
       deadline,
-      orderly.catch((error: unknown) => log.error({ reason: messageOf(error) }, 'the volume did not close cleanly')),
+      orderly.catch((error: unknown) =>
+        log.error({ reason: messageOf(error) }, 'the volume did not close cleanly'),
+      ),
     ]);
     if (late) log.error({ volume: this.name, deadlineMs }, 'the volume missed its deadline to stop');
   }
