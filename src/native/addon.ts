@@ -9,8 +9,9 @@
  *   a value <= `RUN_ERRNO_BASE` (an errno: RUN_ERRNO_BASE - errno), or >= 0: the index of the first block that
  *   did not authenticate.
  */
-import { createRequire } from 'node:module';
+
 import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
 declare const keyHandleBrand: unique symbol;
@@ -45,7 +46,14 @@ export interface Primitives {
   /** SP 800-38A CTR; the 128-bit counter block is incremented big-endian. dst may equal src. */
   ctr(kernel: string, key: Uint8Array, counterBlock: Uint8Array, src: Uint8Array, dst: Uint8Array): void;
   /** SP 800-38D seal with a 96-bit IV; returns the 128-bit tag. */
-  gcmSeal(kernel: string, key: Uint8Array, iv: Uint8Array, aad: Uint8Array, src: Uint8Array, dst: Uint8Array): Buffer;
+  gcmSeal(
+    kernel: string,
+    key: Uint8Array,
+    iv: Uint8Array,
+    aad: Uint8Array,
+    src: Uint8Array,
+    dst: Uint8Array,
+  ): Buffer;
   /** True and plaintext in dst, or false and dst all zeros. */
   gcmOpen(
     kernel: string,
@@ -103,7 +111,13 @@ export interface Addon {
   /** CMAC under KDF(key, label, context), 16 bytes. */
   keyMac(key: KeyHandle, label: string, context: Uint8Array, data: Uint8Array): Buffer;
   /** The same compared in constant time with the 16 bytes of `mac`. */
-  keyMacVerify(key: KeyHandle, label: string, context: Uint8Array, data: Uint8Array, mac: Uint8Array): boolean;
+  keyMacVerify(
+    key: KeyHandle,
+    label: string,
+    context: Uint8Array,
+    data: Uint8Array,
+    mac: Uint8Array,
+  ): boolean;
   /** AES-256-GCM of one key under KDF(kek, "sealbd/v1/wrap", ""): nonce (12) || ciphertext (32) || tag (16). */
   keyWrap(kek: KeyHandle, key: KeyHandle, aad: Uint8Array): Buffer;
   /** Throws KEY_AUTH where the blob does not authenticate. */
@@ -199,14 +213,19 @@ export interface Addon {
   processLimits(): { openFiles: number; lockedBytes: number };
 }
 
+/** `SEALBD_ADDON` names another build of the addon: the sanitized one, for tests. */
 function load(): Addon {
   const require = createRequire(import.meta.url);
+  if (process.env.SEALBD_ADDON) return require(process.env.SEALBD_ADDON) as Addon;
   for (const path of ['../../build/Release/sealbd.node']) {
     const file = fileURLToPath(new URL(path, import.meta.url));
     if (existsSync(file)) return require(file) as Addon;
   }
   const binding = require('pkg-prebuilds') as (dir: string, options: object) => Addon;
-  return binding(fileURLToPath(new URL('../..', import.meta.url)), require('../../binding-options.cjs') as object);
+  return binding(
+    fileURLToPath(new URL('../..', import.meta.url)),
+    require('../../binding-options.cjs') as object,
+  );
 }
 
 export const addon: Addon = load();

@@ -1,0 +1,113 @@
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { BLOCK_BYTES, SEGMENT_HEADER_BYTES, SLOT_BYTES } from '../../src/base/limits.js';
+import {
+  addon,
+  type KeyHandle,
+  RUN_ERRNO_BASE,
+  RUN_OK,
+  RUN_REVOKED,
+  RUN_SHORT,
+  type SegmentKeyHandle,
+  SUITE_GCM,
+} from '../../src/native/addon.js';
+import { Arena } from '../../src/native/arena.js';
+
+const EBADF = 9;
+/** More than two pieces of what the addon reads at once. */
+const BLOCKS = 150;
+const SRC = 0;
+const SLOTS = 1 << 20;
+const BACK = 2 << 20;
+
+describe('readRun', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'sealbd-read-run-'));
+  const path = join(dir, 'segment');
+  let fd: number;
+  let arena: Arena;
+  let dek: KeyHandle;
+  let key: SegmentKeyHandle;
+
+  beforeAll(() => {
+    arena = new Arena(4 << 20);
+    addon.randomFill(arena.bytes.subarray(SRC, BLOCKS * BLOCK_BYTES));
+    dek = addon.keyGenerate();
+    const context = Buffer.alloc(57, SUITE_GCM);
+    key = addon.segmentKeyDerive(dek, SUITE_GCM, context);
+    addon.sealRun(key, arena.ref(SLOTS), arena.ref(SRC), BLOCKS, 0, 1000, 1, -1, 1);
+    fd = openSync(path, 'w+');
+    writeSync(fd, arena.bytes, SLOTS, BLOCKS * SLOT_BYTES, SEGMENT_HEADER_BYTES);
+  });
+  afterAll(() => {
+    closeSync(fd);
+    rmSync(dir, { recursive: true });
+    arena.free();
+  });
+
+  const read = (from: number, blocks: number, noWait: boolean, file = fd) =>
+    addon.readRun(
+      key,
+      file,
+      SEGMENT_HEADER_BYTES + from * SLOT_BYTES,
+      blocks,
+      arena.ref(BACK),
+      from,
+      1000 + from,
+      noWait,
+    );
+
+  test.each([false, true])('gives the blocks of a file in the page cache, noWait = %s', (noWait) => {
+    for (const [from, blocks] of [
+      [0, BLOCKS],
+      [3, 64],
+      [17, 65],
+      [BLOCKS - 1, 1],
+    ] as const) {
+      arena.bytes.fill(0, BACK);
+      expect(read(from, blocks, noWait)).toBe(RUN_OK);
+      const expected = Buffer.from(arena.bytes.buffer, SRC + from * BLOCK_BYTES, blocks * BLOCK_BYTES);
+      expect(expected.equals(arena.bytes.subarray(BACK, BACK + blocks * BLOCK_BYTES))).toBe(true);
+    }
+  });
+
+  test('names the first slot that fails, counted over all pieces', () => {
+    const at = SEGMENT_HEADER_BYTES + 130 * SLOT_BYTES + 9;
+    const [good, bad] = [Buffer.from([arena.bytes[SLOTS + 130 * SLOT_BYTES + 9]!]), Buffer.alloc(1)];
+    bad[0] = good[0]! ^ 0xff;
+    writeSync(fd, bad, 0, 1, at);
+    expect(read(0, BLOCKS, false)).toBe(130);
+    expect(read(100, 40, false)).toBe(30);
+    writeSync(fd, good, 0, 1, at);
+    expect(read(0, BLOCKS, false)).toBe(RUN_OK);
+  });
+
+  test.each([false, true])('is short where the file ends inside the run, noWait = %s', (noWait) => {
+    ftruncateSync(fd, SEGMENT_HEADER_BYTES + BLOCKS * SLOT_BYTES - 1);
+    expect(read(0, BLOCKS, noWait)).toBe(RUN_SHORT);
+    writeSync(
+      fd,
+      arena.bytes,
+      SLOTS + BLOCKS * SLOT_BYTES - 1,
+      1,
+      SEGMENT_HEADER_BYTES + BLOCKS * SLOT_BYTES - 1,
+    );
+    expect(read(0, BLOCKS, noWait)).toBe(RUN_OK);
+  });
+
+  test('returns the errno of a failed read', () => {
+    const closed = openSync(path, 'r');
+    closeSync(closed);
+    expect(read(0, 1, false, closed)).toBe(RUN_ERRNO_BASE - EBADF);
+  });
+
+  test('after the key was revoked gives RUN_REVOKED and leaves nothing of this run in dst', () => {
+    arena.bytes.fill(0, BACK);
+    addon.keyRevoke(dek);
+    expect(read(0, BLOCKS, false)).toBe(RUN_REVOKED);
+    expect(arena.bytes.subarray(BACK, BACK + BLOCKS * BLOCK_BYTES).every((byte) => byte === 0)).toBe(true);
+    addon.segmentKeyRelease(key);
+    addon.keyRelease(dek);
+  });
+});
