@@ -20,7 +20,15 @@ export interface DaemonMetrics {
   readonly startedAtMs: number;
   readonly keysLocked: boolean;
   readonly jobsRunning: number;
+  readonly nbd: NbdMetrics;
   readonly volumes: readonly VolumeMetrics[];
+}
+
+export interface NbdMetrics {
+  readonly connections: number;
+  readonly requests: Readonly<Record<string, number>>;
+  /** Totals since the start, by name. */
+  readonly totals: Readonly<Record<string, number>>;
 }
 
 /** Renders one scrape. A fresh registry each time: a deleted volume leaves no series behind. */
@@ -29,10 +37,25 @@ export async function renderMetrics(daemon: DaemonMetrics): Promise<{ contentTyp
   const registers = [registry];
   const gauge = (name: string, help: string, labelNames: string[] = []) =>
     new Gauge({ name: `sealbd_${name}`, help, labelNames, registers });
+  const counter = (name: string, help: string, labelNames: string[] = []) =>
+    new Counter({ name: `sealbd_${name}`, help, labelNames, registers });
   gauge('info', 'Version, as a label.', ['version']).set({ version: daemon.version }, 1);
   gauge('start_time_seconds', 'Unix time of the start.').set(daemon.startedAtMs / 1000);
   gauge('keys_locked', '1 where key memory is locked.').set(daemon.keysLocked ? 1 : 0);
   gauge('jobs_running', 'Jobs under way.').set(daemon.jobsRunning);
+  gauge('nbd_connections', 'Open NBD connections.').set(daemon.nbd.connections);
+  const requests = counter('nbd_requests_total', 'NBD requests by command.', ['command']);
+  for (const [command, value] of Object.entries(daemon.nbd.requests)) requests.inc({ command }, value);
+  for (const [name, value] of Object.entries(daemon.nbd.totals)) {
+    counter(`nbd_${snake(name)}_total`, `NBD server: ${name} since the start.`, []).inc(value);
+  }
+  addVolumes(daemon.volumes, gauge, counter);
+  return { contentType: registry.contentType, text: await registry.metrics() };
+}
+
+type Make<T> = (name: string, help: string, labelNames?: string[]) => T;
+
+function addVolumes(volumes: readonly VolumeMetrics[], gauge: Make<Gauge>, counter: Make<Counter>): void {
   const clients = gauge('volume_clients', 'Attached NBD clients.', ['volume']);
   const state = gauge('volume_state', '1 for the state that the volume is in.', ['volume', 'state']);
   const keyState = gauge('key_state', '1 for the state that the key is in.', ['volume', 'state']);
@@ -41,7 +64,7 @@ export async function renderMetrics(daemon: DaemonMetrics): Promise<{ contentTyp
   ]);
   const amounts = new Map<string, Gauge>();
   const totals = new Map<string, Counter>();
-  for (const { volume, ...metrics } of daemon.volumes) {
+  for (const { volume, ...metrics } of volumes) {
     clients.set({ volume }, metrics.clients);
     for (const name of VOLUME_STATES) state.set({ volume, state: name }, name === metrics.state ? 1 : 0);
     if (metrics.keyState !== undefined) {
@@ -55,21 +78,12 @@ export async function renderMetrics(daemon: DaemonMetrics): Promise<{ contentTyp
     }
     for (const [name, value] of Object.entries(metrics.totals)) {
       if (!totals.has(name)) {
-        const full = `sealbd_volume_${snake(name)}_total`;
-        totals.set(
-          name,
-          new Counter({
-            name: full,
-            help: `Engine: ${name} since it was opened.`,
-            labelNames: ['volume'],
-            registers,
-          }),
-        );
+        const help = `Engine: ${name} since it was opened.`;
+        totals.set(name, counter(`volume_${snake(name)}_total`, help, ['volume']));
       }
       totals.get(name)!.inc({ volume }, value);
     }
   }
-  return { contentType: registry.contentType, text: await registry.metrics() };
 }
 
 /** mappedBytes -> mapped_bytes. */

@@ -1,12 +1,14 @@
 /** The admin API's side of the daemon: manager, jobs and keys behind one interface. */
 import type { AdminBackend } from '../admin/backend.js';
-import { renderMetrics, type VolumeMetrics } from '../admin/metrics.js';
+import { type NbdMetrics, renderMetrics, type VolumeMetrics } from '../admin/metrics.js';
 import type { DaemonStatus, JobInfo, KeyStatus, VolumeInfo } from '../admin/schemas.js';
 import { SealbdError } from '../base/errors.js';
+import type { NbdServerStats } from '../nbd/server.js';
 import type { EngineStats } from './engine.js';
 import type { Jobs } from './jobs.js';
 import type { LocalKeys } from './local-keys.js';
 import type { ManagedVolume } from './managed-volume.js';
+import type { NbdService } from './nbd-service.js';
 import type { VolumeFiles } from './volume-files.js';
 import type { CreateVolumeRequest, VolumeManager } from './volume-manager.js';
 import { keyView, volumeView } from './volume-views.js';
@@ -19,7 +21,7 @@ export interface DaemonFacts {
   readonly keysLocked: boolean;
   listen(): string[];
   admin(): string[];
-  clients(): { readonly address: string; readonly volume: string }[];
+  readonly nbd: Pick<NbdService, 'clients' | 'stats'>;
 }
 
 export interface DaemonParts {
@@ -49,7 +51,7 @@ export class DaemonBackend implements AdminBackend {
       keysLocked: facts.keysLocked,
       volumes: await this.listVolumes(),
       keys: await this.keyStatus(),
-      clients: facts.clients(),
+      clients: facts.nbd.clients(),
       jobs: jobs.list().filter((job) => job.state === 'running'),
     };
   }
@@ -129,6 +131,7 @@ export class DaemonBackend implements AdminBackend {
       startedAtMs: facts.startedAtMs,
       keysLocked: facts.keysLocked,
       jobsRunning: jobs.list().filter((job) => job.state === 'running').length,
+      nbd: nbdMetrics(facts.nbd.stats()),
       volumes: volumes.list().map((volume) => this.#metricsOf(volume)),
     });
   }
@@ -160,6 +163,12 @@ function engineMetrics(
   if (stats === undefined) return { amounts: { sizeBytes }, totals: {} };
   const { mappedBytes, storedBytes, segments, mapMemoryBytes, tailBytes, ...totals } = stats;
   return { amounts: { sizeBytes, mappedBytes, storedBytes, segments, mapMemoryBytes, tailBytes }, totals };
+}
+
+function nbdMetrics(stats: NbdServerStats): NbdMetrics {
+  const { connections, requests, bytesRead, bytesWritten, errors, accepted, refused, dropped } = stats;
+  const totals = { bytesRead, bytesWritten, errors, accepted, refused, dropped };
+  return { connections, requests, totals };
 }
 
 const NO_USAGE = { segments: 0, storedBytes: 0 };

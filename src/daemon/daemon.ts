@@ -102,7 +102,7 @@ async function start(
   undo.push(nbd.close);
 
   const admin: string[] = [];
-  const { clients, addresses: listen } = nbd;
+  const listen = nbd.addresses;
   const backend = new DaemonBackend({
     facts: {
       version: packageVersion(),
@@ -112,7 +112,7 @@ async function start(
       keysLocked,
       listen: () => [...listen],
       admin: () => [...admin],
-      clients,
+      nbd,
     },
     volumes,
     files,

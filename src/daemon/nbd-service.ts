@@ -1,0 +1,52 @@
+/** The NBD server on the configured addresses. */
+import type { Clock } from '../base/clock.js';
+import { messageOf, SealbdError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import type { ExportSource } from '../nbd/exports.js';
+import { NbdServer, type NbdServerStats } from '../nbd/server.js';
+import { type Address, formatAddress } from './addresses.js';
+
+/** Only the daemon's user may connect: who can reach the socket can read the volumes. */
+const SOCKET_MODE = 0o600;
+
+export interface NbdService {
+  /** With the ports that were taken. */
+  readonly addresses: readonly string[];
+  clients(): { readonly address: string; readonly volume: string }[];
+  stats(): NbdServerStats;
+  close(): Promise<void>;
+}
+
+export async function listenNbd(
+  listen: readonly Address[],
+  exports: ExportSource,
+  dependencies: { readonly clock: Clock; readonly log: Logger },
+): Promise<NbdService> {
+  const server = new NbdServer({ exports, ...dependencies });
+  try {
+    for (const address of listen) await listenOn(server, address);
+  } catch (error) {
+    await server.stop();
+    throw error;
+  }
+  return {
+    addresses: server.addresses,
+    // A client in the middle of its handshake has no volume yet.
+    clients: () =>
+      server.clients().flatMap(({ peer, exportName }) => {
+        return exportName === undefined ? [] : [{ address: peer, volume: exportName }];
+      }),
+    stats: () => server.stats(),
+    close: () => server.stop(),
+  };
+}
+
+async function listenOn(server: NbdServer, address: Address): Promise<void> {
+  try {
+    await server.listen(address.kind === 'unix' ? { ...address, mode: SOCKET_MODE } : address);
+  } catch (error) {
+    throw new SealbdError('FAILED', `cannot listen on ${formatAddress(address)}: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
