@@ -5,6 +5,7 @@ import { NAME_PATTERN } from '../base/limits.js';
 import { parseDuration, parseSize } from '../base/units.js';
 import { CIPHER_NAMES } from '../keys/suite-names.js';
 
+export const ADMIN_TOKEN_CHARACTERS_MIN = 16;
 const KEY_URI_PATTERN = /^[a-z]+:.+$/;
 
 /** Text that `parse` takes, with its USAGE message as the issue. */
@@ -34,7 +35,10 @@ export const configSchema = z.strictObject({
   data: z.string().min(1).optional(),
   listen: addressList.optional(),
   admin: z.string().optional(),
-  admin_token: z.string().min(16, 'expected at least 16 characters').optional(),
+  admin_token: z
+    .string()
+    .min(ADMIN_TOKEN_CHARACTERS_MIN, `expected at least ${ADMIN_TOKEN_CHARACTERS_MIN} characters`)
+    .optional(),
   insecure: z.boolean().optional(),
   allow_unlocked_keys: z.boolean().optional(),
   require_keys: z.boolean().optional(),

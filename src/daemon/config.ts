@@ -14,7 +14,12 @@ import { parseSize } from '../base/units.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
 import { suiteOf } from '../keys/suite-names.js';
 import { type Address, formatAddress, isLocalAddress, parseAddress } from './addresses.js';
-import { type ConfigFile, configSchema, type TuningConfig } from './config-schema.js';
+import {
+  ADMIN_TOKEN_CHARACTERS_MIN,
+  type ConfigFile,
+  configSchema,
+  type TuningConfig,
+} from './config-schema.js';
 
 const DEFAULT_LISTEN = '127.0.0.1:10809';
 
@@ -59,7 +64,7 @@ export function resolveConfig(
     }),
     listen: listenAddresses(flags, workingDirectory, file, fileBase),
     admin: adminAddress(flags, workingDirectory, file, fileBase),
-    adminToken: environment.SEALBD_ADMIN_TOKEN || file.admin_token,
+    adminToken: environmentToken(environment) ?? file.admin_token,
     allowUnlockedKeys: flags.allowUnlockedKeys ?? file.allow_unlocked_keys ?? false,
     requireKeys: flags.requireKeys ?? file.require_keys ?? false,
     defaultVolume: parseDefaultVolume(flags.defaultVolume),
@@ -131,6 +136,18 @@ function adminAddress(
 ): Address | undefined {
   if (flags.admin !== undefined) return parseAddress(flags.admin, '--admin', cwd);
   return file.admin === undefined ? undefined : parseAddress(file.admin, 'admin', fileBase);
+}
+
+function environmentToken(environment: NodeJS.ProcessEnv): string | undefined {
+  const token = environment.SEALBD_ADMIN_TOKEN;
+  if (token === undefined || token === '') return undefined;
+  if (token.length < ADMIN_TOKEN_CHARACTERS_MIN) {
+    throw new SealbdError(
+      'USAGE',
+      `SEALBD_ADMIN_TOKEN: expected at least ${ADMIN_TOKEN_CHARACTERS_MIN} characters`,
+    );
+  }
+  return token;
 }
 
 function parseDefaultVolume(text: string | undefined): DaemonConfig['defaultVolume'] {
