@@ -198,7 +198,10 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
   }
 
   flushEarly(): void {
-    if (this.open) this.#flush();
+    if (!this.open) return;
+    this.#flush();
+    // Whoever flushes early may wait for room next, so nothing else would ask to be told of it.
+    this.#watch();
   }
 
   waitForMemory(): void {
@@ -344,6 +347,10 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     if (this.#isClosed()) return;
     if (this.output.unsentBytes < REPLY_BYTES_UNSENT_MAX) this.#wake(this.#roomWaiters.splice(0));
     if (this.#leaving !== undefined && this.inFlight === 0 && this.output.unsentBytes === 0) this.#leave();
+    this.#watch();
+  }
+
+  #watch(): void {
     if (this.#isClosed()) return;
     const readable = this.#reading ? IO_READABLE : 0;
     this.#transport.setInterest(readable | (this.output.unsentBytes > 0 ? IO_WRITABLE : 0));
