@@ -1,7 +1,7 @@
 /** The admin API's bodies. The JSON field names are part of the product's contract. */
 import { z } from 'zod';
+import { CIPHER_NAMES } from '../base/ciphers.js';
 import { NAME_PATTERN } from '../base/limits.js';
-import { CIPHER_NAMES } from '../keys/suite-names.js';
 
 export const nameSchema = z
   .string()

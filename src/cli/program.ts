@@ -1,7 +1,7 @@
 /** The grammar of the command line. Fixed: scripts depend on it. */
 import { Command, Option } from 'commander';
+import { CIPHER_NAMES } from '../base/ciphers.js';
 import { packageVersion } from '../base/version.js';
-import { CIPHER_NAMES } from '../keys/suite-names.js';
 import { jobCancel } from './commands/job-cancel.js';
 import { jobList } from './commands/job-list.js';
 import { keyExportLocal } from './commands/key-export-local.js';

@@ -10,7 +10,8 @@ import type { LocalKeys } from './local-keys.js';
 import type { ManagedVolume } from './managed-volume.js';
 import type { NbdService } from './nbd-service.js';
 import type { VolumeFiles } from './volume-files.js';
-import type { CreateVolumeRequest, VolumeManager } from './volume-manager.js';
+import type { VolumeManager } from './volume-manager.js';
+import type { CreateVolumeRequest } from './volume-request.js';
 import { keyView, volumeView } from './volume-views.js';
 
 export interface DaemonFacts {

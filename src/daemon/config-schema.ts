@@ -1,9 +1,9 @@
 /** The configuration file, as TOML spells it. Every key is optional; an unknown one is an error. */
 import { z } from 'zod';
+import { CIPHER_NAMES } from '../base/ciphers.js';
 import { isSealbdError } from '../base/errors.js';
 import { NAME_PATTERN } from '../base/limits.js';
 import { parseDuration, parseSize } from '../base/units.js';
-import { CIPHER_NAMES } from '../keys/suite-names.js';
 
 export const ADMIN_TOKEN_CHARACTERS_MIN = 16;
 const KEY_URI_PATTERN = /^[a-z]+:.+$/;

@@ -7,12 +7,12 @@ import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { parse, TomlError } from 'smol-toml';
 import type { z } from 'zod';
+import { suiteOf } from '../base/ciphers.js';
 import { dataDirectory } from '../base/data-directory.js';
 import { messageOf, SealbdError } from '../base/errors.js';
 import { CONFIG_BYTES_MAX, NAME_PATTERN } from '../base/limits.js';
 import { parseSize } from '../base/units.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
-import { suiteOf } from '../keys/suite-names.js';
 import { type Address, formatAddress, isLocalAddress, parseAddress } from './addresses.js';
 import {
   ADMIN_TOKEN_CHARACTERS_MIN,

@@ -4,6 +4,9 @@ import { join } from 'node:path';
 import { messageOf, SealbdError } from '../base/errors.js';
 import { addon } from '../native/addon.js';
 
+/** What a daemon that was killed leaves in DIR itself: a socket half moved into place, a keyring half written. */
+const LEFTOVER = /^(\.admin-.*|keyring\.json\.tmp)$/;
+
 export class DataDirectory {
   readonly path: string;
   readonly #lock: fs.FileHandle;
@@ -26,6 +29,7 @@ export class DataDirectory {
       if (!addon.fileLock(lock.fd)) {
         throw new SealbdError('CONFLICT', `another daemon serves ${path}: its lock is taken`);
       }
+      await removeLeftovers(path);
       return new DataDirectory(path, lock);
     } catch (error) {
       await lock?.close();
@@ -38,5 +42,11 @@ export class DataDirectory {
 
   async close(): Promise<void> {
     await this.#lock.close();
+  }
+}
+
+async function removeLeftovers(path: string): Promise<void> {
+  for (const name of await fs.readdir(path)) {
+    if (LEFTOVER.test(name)) await fs.rm(join(path, name), { recursive: true });
   }
 }

@@ -1,8 +1,9 @@
 /** The storage engine as the daemon uses it, and how a volume's options become the engine's. */
+
+import type { Suite } from '../base/ciphers.js';
 import type { Clock } from '../base/clock.js';
 import type { Logger } from '../base/log.js';
 import type { BlockDevice } from '../device/block-device.js';
-import type { Suite } from '../keys/superblock.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { Store } from '../store/store.js';
 

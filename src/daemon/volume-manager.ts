@@ -2,32 +2,22 @@
 
 import type { Clock } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
-import {
-  BLOCK_BYTES,
-  NAME_PATTERN,
-  STOP_DEADLINE_MS,
-  VOLUME_BYTES_MAX,
-  VOLUME_BYTES_MIN,
-  VOLUMES_MAX,
-} from '../base/limits.js';
+import { VOLUMES_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { RandomSource } from '../base/random.js';
 import { formatSize } from '../base/units.js';
 import { backUpHeader, restoreHeader } from '../keys/header-backup.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
-import type { CipherName } from '../keys/suite-names.js';
-import { suiteName, suiteOf } from '../keys/suite-names.js';
-import { VolumeHeader } from '../keys/volume-header.js';
-import { localKeyName } from '../kms/local/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { FsStore } from '../store/fs-store.js';
 import type { Engine } from './engine.js';
 import type { Jobs } from './jobs.js';
 import { ManagedVolume } from './managed-volume.js';
 import { Serial } from './serial.js';
+import { buildVolume } from './volume-builder.js';
 import type { VolumeFiles } from './volume-files.js';
+import { assertSize, type CreateVolumeRequest, resolveKeyUri } from './volume-request.js';
 
-export const DEFAULT_KEY_URI = 'local:default';
 const OPENED_AT_ONCE = 4;
 
 export interface VolumeManagerOptions {
@@ -39,13 +29,6 @@ export interface VolumeManagerOptions {
   readonly clock: Clock;
   readonly random: RandomSource;
   readonly log: Logger;
-}
-
-export interface CreateVolumeRequest {
-  readonly name: string;
-  readonly sizeBytes: number;
-  readonly cipher: CipherName;
-  readonly keyUri?: string | undefined;
 }
 
 export class VolumeManager {
@@ -98,7 +81,7 @@ export class VolumeManager {
         throw new SealbdError('CONFLICT', `there are ${VOLUMES_MAX} volumes already`);
       const temporary = await files.makeTemporary(name);
       try {
-        await this.#build(temporary, request, keyUri);
+        await buildVolume(temporary, request, keyUri, this.#options);
         await files.publish(temporary, name);
       } catch (error) {
         await files.discardTemporary(temporary);
@@ -235,29 +218,6 @@ export class VolumeManager {
     }
   }
 
-  /** The first checkpoint is part of the volume, so that a missing one is damage from then on. */
-  async #build(path: string, request: CreateVolumeRequest, keyUri: string): Promise<void> {
-    const { providers, clock, random, engine, log } = this.#options;
-    const { name, sizeBytes } = request;
-    const store = await FsStore.open(path);
-    const suite = suiteOf(request.cipher);
-    const header = await VolumeHeader.create({ store, providers, clock, random, sizeBytes, suite, keyUri });
-    try {
-      const { uuid, activeDek } = header.superblock;
-      const identity = { name, uuid, sizeBytes, suite, deks: header.deks, activeDek };
-      const device = await engine.open({
-        ...identity,
-        store,
-        clock,
-        log: log.child({ volume: name }),
-        fresh: true,
-      });
-      await device.stop(STOP_DEADLINE_MS);
-    } finally {
-      header.revoke();
-    }
-  }
-
   /** What can't be flushed any more must not keep a failed volume from being deleted or opened anew. */
   async #closeFailed(volume: ManagedVolume): Promise<void> {
     try {
@@ -266,38 +226,4 @@ export class VolumeManager {
       this.#options.log.error({ volume: volume.name, reason: messageOf(error) }, 'did not stop cleanly');
     }
   }
-}
-
-function resolveKeyUri(request: CreateVolumeRequest, pins: HeaderPins | undefined): string {
-  const { name, cipher, sizeBytes } = request;
-  if (!NAME_PATTERN.test(name))
-    throw new SealbdError('USAGE', `"${name}" is no volume name: expected ${NAME_PATTERN.source}`);
-  assertSize(sizeBytes);
-  if (cipher === 'none' && request.keyUri !== undefined) {
-    throw new SealbdError('USAGE', 'a volume with the cipher none has no key');
-  }
-  const keyUri = request.keyUri ?? pins?.keyUri ?? DEFAULT_KEY_URI;
-  if (keyUri.startsWith('local:')) localKeyName(keyUri);
-  if (pins === undefined) return keyUri;
-  if (pins.uuid !== undefined)
-    throw new SealbdError('CONFLICT', `the configuration pins the uuid of "${name}": ${pins.uuid}`);
-  if (pins.suite !== undefined && pins.suite !== suiteOf(cipher)) {
-    throw new SealbdError(
-      'CONFLICT',
-      `the configuration pins the cipher of "${name}": ${suiteName(pins.suite)}`,
-    );
-  }
-  if (cipher !== 'none' && pins.keyUri !== undefined && pins.keyUri !== keyUri) {
-    throw new SealbdError('CONFLICT', `the configuration pins the key of "${name}": ${pins.keyUri}`);
-  }
-  return keyUri;
-}
-
-function assertSize(sizeBytes: number): void {
-  if (sizeBytes >= VOLUME_BYTES_MIN && sizeBytes <= VOLUME_BYTES_MAX && sizeBytes % BLOCK_BYTES === 0) return;
-  const range = `${formatSize(VOLUME_BYTES_MIN)} to ${formatSize(VOLUME_BYTES_MAX)}`;
-  throw new SealbdError(
-    'USAGE',
-    `size ${sizeBytes}: expected a multiple of ${BLOCK_BYTES} bytes from ${range}`,
-  );
 }

@@ -1,8 +1,8 @@
 /** What `volume info` and `key status` say about a volume. */
 import type { KeyStatus, VolumeInfo } from '../admin/schemas.js';
+import { suiteName } from '../base/ciphers.js';
 import { BLOCK_BYTES } from '../base/limits.js';
 import { formatUuid } from '../base/random.js';
-import { suiteName } from '../keys/suite-names.js';
 import type { DekRecord, Superblock } from '../keys/superblock.js';
 import type { ManagedVolume } from './managed-volume.js';
 

@@ -1,16 +1,16 @@
 /** From a decoded superblock to proven DEKs: pins, unwrap, check values, MAC, in this order. */
+
+import { type Suite, suiteName } from '../base/ciphers.js';
 import { SealbdError } from '../base/errors.js';
 import { formatUuid } from '../base/random.js';
 import { KmsError, type WrapContext } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { addon, type KeyHandle, SUITE_NONE } from '../native/addon.js';
 import { DekRing, withPublicKey } from './dek-ring.js';
-import { suiteName } from './suite-names.js';
 import {
   checkValueHolds,
   type DecodedSuperblock,
   type DekRecord,
-  type Suite,
   superblockAuthenticates,
 } from './superblock.js';
 

@@ -6,6 +6,7 @@
  * created u64 · body length u32 · DEK records u32 · records · CRC32C u32 · MAC 16
  */
 import { ByteReader, ByteWriter } from '../base/bytes.js';
+import type { Suite } from '../base/ciphers.js';
 import {
   BLOCK_BYTES,
   DEKS_PER_VOLUME_MAX,
@@ -26,8 +27,6 @@ export const CHECK_VALUE_BYTES = 16;
 const MAC_LABEL = 'sealbd/v1/superblock';
 const FLAG_EXPOSED = 1;
 const STATES = { 1: 'active', 2: 'retired' } as const;
-
-export type Suite = 0 | 1 | 2;
 
 export interface DekRecord {
   /** From 1; never used twice in a volume. */

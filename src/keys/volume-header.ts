@@ -2,6 +2,7 @@
  * The superblock of an open volume and the DEKs that it holds wrapped: create, open, update, revoke. One writer;
  * the caller keeps operations on one volume apart.
  */
+import type { Suite } from '../base/ciphers.js';
 import type { Clock } from '../base/clock.js';
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
@@ -18,7 +19,7 @@ import {
   writeHeaderCopies,
 } from './header-copies.js';
 import { type HeaderPins, unwrapHeader } from './header-unwrap.js';
-import { checkValueOf, type DekRecord, encodeSuperblock, type Suite, type Superblock } from './superblock.js';
+import { checkValueOf, type DekRecord, encodeSuperblock, type Superblock } from './superblock.js';
 
 const FIRST_DEK = 1;
 

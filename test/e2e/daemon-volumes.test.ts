@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, linkSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { VolumeInfo } from '../../src/admin/schemas.js';
@@ -145,7 +145,13 @@ describe('volume delete', () => {
     const daemon = await DaemonProcess.start(dataDirectory(), ['--default-volume', 'v:64M']);
     expect((await daemon.run(['volume', 'delete', 'v'])).code).toBe(2);
     expect((await info(daemon, 'v')).state).toBe('serving');
+    // A second name shows what becomes of the bytes.
+    const witness = join(temporaryDirectory(), 'superblock');
+    linkSync(join(daemon.data, 'volumes/v/superblock'), witness);
+    const before = readFileSync(witness);
     await daemon.ok('volume', 'delete', 'v', '--yes');
+    expect(before.subarray(0, 7).toString()).toBe('SBDSUP1');
+    expect(readFileSync(witness)).toEqual(Buffer.alloc(before.length));
     expect(readdirSync(join(daemon.data, 'volumes'))).toEqual([]);
     expect((await daemon.run(['volume', 'info', 'v'])).code).toBe(1);
     await daemon.ok('volume', 'create', 'v', '--size', '64M');

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
 
-const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+/** The program, for tests that run it through a shell. */
+export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const START_TIMEOUT_MS = 30_000;
 
 export interface RunResult {
@@ -47,6 +48,15 @@ function collect(child: ChildProcess): {
   return { text, ended };
 }
 
+/** A command that runs on: its process, its output so far, its end. */
+export function sealbdProcess(
+  args: readonly string[],
+  options: RunOptions = {},
+): { child: ChildProcess; text: { stdout: string; stderr: string }; ended: Promise<RunResult> } {
+  const child = launch(args, options);
+  return { child, ...collect(child) };
+}
+
 /** Runs one command to its end. */
 export function sealbd(args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   return collect(launch(args, options)).ended;
@@ -77,22 +87,32 @@ export class DaemonProcess {
     this.#ended = ended;
   }
 
-  /** Resolves when the daemon is ready; rejects with its log where it ends before. */
+  /** A daemon that is killed when the test has finished. */
   static async start(
     data: string,
     args: readonly string[] = [],
     options: RunOptions = {},
   ): Promise<DaemonProcess> {
+    const daemon = DaemonProcess.#launch(data, args, options);
+    onTestFinished(async () => {
+      await daemon.signal('SIGKILL');
+    });
+    await daemon.#untilReady();
+    return daemon;
+  }
+
+  /** A daemon that outlives the test: the caller stops it. */
+  static async startShared(data: string, args: readonly string[] = []): Promise<DaemonProcess> {
+    const daemon = DaemonProcess.#launch(data, args, {});
+    await daemon.#untilReady();
+    return daemon;
+  }
+
+  static #launch(data: string, args: readonly string[], options: RunOptions): DaemonProcess {
     const listen = args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
     const child = launch(['serve', '--data', data, ...listen, ...args], options);
     const { text, ended } = collect(child);
-    const daemon = new DaemonProcess(data, child, text, ended);
-    onTestFinished(async () => {
-      child.kill('SIGKILL');
-      await ended;
-    });
-    await daemon.waitForLog((line) => line.msg.startsWith('ready'));
-    return daemon;
+    return new DaemonProcess(data, child, text, ended);
   }
 
   get pid(): number {
@@ -104,7 +124,8 @@ export class DaemonProcess {
   }
 
   log(): LogLine[] {
-    const lines = this.logText.split('\n').filter((line) => line.startsWith('{'));
+    // What follows the last line end is not whole yet.
+    const lines = this.logText.split('\n').slice(0, -1);
     return lines.map((line) => JSON.parse(line) as LogLine);
   }
 
@@ -119,13 +140,14 @@ export class DaemonProcess {
     return `nbd://${this.ready.listen[0]}/${exportName}`;
   }
 
-  async waitForLog(wanted: (line: LogLine) => boolean): Promise<void> {
+  /** Rejects with the log where the daemon ends before it is ready. */
+  async #untilReady(): Promise<void> {
     const deadline = Date.now() + START_TIMEOUT_MS;
     let gone = false;
     void this.#ended.then(() => {
       gone = true;
     });
-    while (!this.log().some(wanted)) {
+    while (!this.log().some((line) => line.msg.startsWith('ready'))) {
       if (gone || Date.now() > deadline) throw new Error(`the daemon is not ready:\n${this.logText}`);
       await new Promise((resolve) => setTimeout(resolve, 20));
     }

@@ -1,13 +1,13 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
+import type { Suite } from '../../src/base/ciphers.js';
 import { systemClock } from '../../src/base/clock.js';
 import { nullLogger } from '../../src/base/log.js';
 import { formatUuid } from '../../src/base/random.js';
 import { systemRandom } from '../../src/daemon/random.js';
 import { backUpHeader, decodeHeaderBackup, restoreHeader } from '../../src/keys/header-backup.js';
 import type { HeaderPins } from '../../src/keys/header-unwrap.js';
-import type { Suite } from '../../src/keys/superblock.js';
 import { VolumeHeader } from '../../src/keys/volume-header.js';
 import { addon } from '../../src/native/addon.js';
 import { FsStore } from '../../src/store/fs-store.js';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { CIPHER_NAMES, suiteName, suiteOf } from '../../src/base/ciphers.js';
 import { isSealbdError } from '../../src/base/errors.js';
-import { CIPHER_NAMES, suiteName, suiteOf } from '../../src/keys/suite-names.js';
 import {
   checkValueHolds,
   checkValueOf,

@@ -9,22 +9,32 @@ import { systemRandom } from '../../daemon/random.js';
 import { dataOption } from '../context.js';
 import { EXIT } from '../exit-codes.js';
 
+const KEEP_ALIVE_MS = 60_000;
+
 /** Runs in the foreground until SIGTERM or SIGINT. */
 export async function serve(flags: ServeFlags, command: Command): Promise<void> {
-  const given = { ...flags, data: dataOption(command) };
-  const config = resolveConfig(given, process.env, process.cwd());
+  const config = resolveConfig({ ...flags, data: dataOption(command) }, process.env, process.cwd());
   const log = createLogger(config.logLevel);
   const asked = stopAsked();
-  const daemon = await Daemon.start(config, { clock: systemClock, random: systemRandom, log });
-  announce(daemon, log);
-  const signal = await asked;
-  log.info({ signal }, 'stopping');
-  const clean = await daemon.stop(log);
-  log.info({}, clean ? 'stopped' : 'stopped, not in order');
-  process.exitCode = clean ? EXIT.done : EXIT.failed;
+  // The clock's timers do not hold the process; this does until everything is shut down.
+  const alive = setInterval(() => undefined, KEEP_ALIVE_MS);
+  try {
+    const daemon = await Daemon.start(config, { clock: systemClock, random: systemRandom, log });
+    announce(daemon, log);
+    const signal = await asked;
+    log.info({ signal }, 'stopping');
+    const clean = await daemon.stop(log);
+    log.info({}, clean ? 'stopped' : 'stopped, not in order');
+    process.exitCode = clean ? EXIT.done : EXIT.failed;
+  } finally {
+    clearInterval(alive);
+  }
 }
 
-/** The first signal ends the daemon in order, the second at once: what was flushed is safe either way. */
+/**
+ * The first signal ends the daemon in order, the second at once: what was flushed is safe either way. A terminal
+ * that goes away counts too, so that it does not take unflushed writes with it.
+ */
 function stopAsked(): Promise<string> {
   return new Promise((resolve) => {
     let asked = false;
@@ -33,9 +43,7 @@ function stopAsked(): Promise<string> {
       asked = true;
       resolve(signal);
     };
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, onSignal);
-    // A terminal that goes away must not take unflushed writes with it.
-    process.on('SIGHUP', onSignal);
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, onSignal);
   });
 }
 
@@ -50,13 +58,13 @@ function announce(daemon: Daemon, log: Logger): void {
 }
 
 function attachLines(address: string, name: string, uri: string): string[] {
-  const client = address.startsWith('unix:')
-    ? `nbd-client -unix ${address.slice('unix:'.length)} /dev/nbd0 -N ${name}`
-    : `nbd-client ${address.slice(0, address.lastIndexOf(':'))} ${address.slice(address.lastIndexOf(':') + 1)} /dev/nbd0 -N ${name}`;
+  const server = address.startsWith('unix:')
+    ? `-unix ${address.slice('unix:'.length)}`
+    : address.replace(/:(\d+)$/, ' $1').replace(/[[\]]/g, '');
   return [
     `nbdinfo '${uri}'`,
     `nbdfuse DIR '${uri}'`,
-    client,
+    `nbd-client ${server} /dev/nbd0 -N ${name}`,
     `qemu-system-x86_64 -drive file='${uri}',format=raw`,
   ];
 }

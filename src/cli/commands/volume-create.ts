@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
+import type { CipherName } from '../../base/ciphers.js';
 import { parseSize } from '../../base/units.js';
-import type { CipherName } from '../../keys/suite-names.js';
 import { clientFor, type ListingOptions } from '../context.js';
 import { printJson } from '../output.js';
 import { printVolume } from './volume-info.js';

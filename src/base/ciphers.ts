@@ -2,7 +2,9 @@
  * The names that the command line, the configuration and the admin API give to suites. The numbers are those of
  * docs/FORMAT.md, written out so that a command that only talks to the daemon need not load the addon.
  */
-import type { Suite } from './superblock.js';
+
+/** Wire value of a suite. */
+export type Suite = 0 | 1 | 2;
 
 export const CIPHER_NAMES = ['aes-256-gcm', 'aes-256-ctr', 'none'] as const;
 export type CipherName = (typeof CIPHER_NAMES)[number];

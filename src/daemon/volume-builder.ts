@@ -1,0 +1,42 @@
+/** Makes the files of a new volume in a directory that has no volume's name yet. */
+import { suiteOf } from '../base/ciphers.js';
+import type { Clock } from '../base/clock.js';
+import { STOP_DEADLINE_MS } from '../base/limits.js';
+import type { Logger } from '../base/log.js';
+import type { RandomSource } from '../base/random.js';
+import { VolumeHeader } from '../keys/volume-header.js';
+import type { KeyProviders } from '../kms/registry.js';
+import { FsStore } from '../store/fs-store.js';
+import type { Engine } from './engine.js';
+import type { CreateVolumeRequest } from './volume-request.js';
+
+export interface BuildDependencies {
+  readonly engine: Engine;
+  readonly providers: KeyProviders;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  readonly log: Logger;
+}
+
+/** The first checkpoint is part of the volume, so that a missing one is damage from then on. */
+export async function buildVolume(
+  path: string,
+  request: CreateVolumeRequest,
+  keyUri: string,
+  dependencies: BuildDependencies,
+): Promise<void> {
+  const { providers, clock, random, engine } = dependencies;
+  const { name, sizeBytes } = request;
+  const log = dependencies.log.child({ volume: name });
+  const store = await FsStore.open(path);
+  const suite = suiteOf(request.cipher);
+  const header = await VolumeHeader.create({ store, providers, clock, random, sizeBytes, suite, keyUri });
+  try {
+    const { uuid, activeDek } = header.superblock;
+    const identity = { name, uuid, sizeBytes, suite, deks: header.deks, activeDek };
+    const device = await engine.open({ ...identity, store, clock, log, fresh: true });
+    await device.stop(STOP_DEADLINE_MS);
+  } finally {
+    header.revoke();
+  }
+}
