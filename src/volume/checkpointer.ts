@@ -67,6 +67,8 @@ export class Checkpointer {
   /** Changes of cuts whose checkpoint failed, oldest first: the next one covers them too. */
   #uncovered: ChangeLog[] = [];
   #root: CheckpointRoot;
+  /** Grows with every attempt: a root that reached only one copy must not look like its successor. */
+  #generation: number;
   #timer: Timer | undefined;
   #tailWaiters: (() => void)[] = [];
   #stopped = false;
@@ -79,6 +81,7 @@ export class Checkpointer {
   constructor(options: CheckpointerOptions) {
     this.#options = options;
     this.#root = options.root;
+    this.#generation = options.root.generation;
     this.#runs = new MapRuns(options);
     for (const segment of options.recorded) this.#recorded.add(segment);
   }
@@ -197,7 +200,7 @@ export class Checkpointer {
     if (dek === undefined) throw new SealbdError('FAILED', `DEK ${activeDek} is not there`);
     const root: CheckpointRoot = {
       dekId: activeDek,
-      generation: this.#root.generation + 1,
+      generation: ++this.#generation,
       lastSequence: cut.head.lastSequence,
       nextSegmentId: cut.nextSegmentId,
       nextMapFileId: this.#runs.nextFileId,

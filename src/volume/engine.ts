@@ -307,7 +307,7 @@ async function settle(
     if (name.endsWith('.tmp') || (mapFile !== undefined && !mapFiles.has(mapFile))) await store.remove(name);
   }
   for (const id of recovery.unused) await store.remove(segmentFileName(id));
-  if (options.suite !== 0) await spares.adopt(names);
+  await spares.adopt(names);
   const changed = recovery.replayed.length > 0 || recovery.unused.length > 0 || changes.length > 0;
   if (options.fresh || !loaded.intact || changed) await checkpointer.run();
   await spares.fillReserve();

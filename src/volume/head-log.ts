@@ -183,7 +183,7 @@ export class HeadLog {
         this.#noSpaceUntil = Number.NEGATIVE_INFINITY;
       })
       .catch((error: unknown) => {
-        if (!isSealbdError(error, 'ENOSPC')) this.fail(error);
+        if (!isSealbdError(error)) this.fail(error);
         throw error;
       })
       .finally(() => {

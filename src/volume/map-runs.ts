@@ -1,0 +1,268 @@
+import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
+import { addon, type KeyHandle } from '../native/addon.js';
+import { SALT_BYTES } from '../segment/format.js';
+import { Segment } from '../segment/segment.js';
+import type { Store, StoreFile } from '../store/store.js';
+import type { BlockMap } from './block-map.js';
+import type { ChangeLog } from './change-log.js';
+import type { CheckpointRoot, RunRef } from './checkpoint-root.js';
+import { mapFileName, type SegmentEntry } from './map-file/codec.js';
+import { mergeAll, mergeAllSegments } from './map-file/merge.js';
+import { MapFileReader, type MapFileSource, readMapFile } from './map-file/reader.js';
+import type { RunSource } from './map-file/run-batch.js';
+import { runsToMerge } from './map-file/runs-to-merge.js';
+import { type MapFileTotals, type SegmentSource, writeMapFile } from './map-file/writer.js';
+import type { SegmentTable } from './segment-table.js';
+import type { SparePool } from './spare-pool.js';
+
+export interface MapRunsOptions {
+  readonly store: Store;
+  readonly uuid: Uint8Array;
+  readonly deks: ReadonlyMap<number, KeyHandle>;
+}
+
+/** What a checkpoint says of one index of the segment table: a segment with so many slots, or nothing any more. */
+export interface SegmentChange {
+  readonly index: number;
+  readonly segment: Segment | undefined;
+  readonly slots: number;
+}
+
+/** Rough sizes, for the merge policy alone. */
+const MAP_ENTRY_BYTES = 10;
+const SEGMENT_ENTRY_BYTES = 72;
+
+/** The map on disk: sorted runs in map files, oldest first. Adds runs, merges them, removes what no root names. */
+export class MapRuns {
+  readonly #options: MapRunsOptions & { readonly activeDek: number; readonly spares: SparePool };
+  #nextFileId: number;
+  /** Files of this process that no published root names. */
+  #unpublished: number[] = [];
+  #published: readonly RunRef[];
+  bytesWritten = 0;
+
+  constructor(
+    options: MapRunsOptions & {
+      readonly activeDek: number;
+      readonly spares: SparePool;
+      readonly root: CheckpointRoot;
+    },
+  ) {
+    this.#options = options;
+    this.#nextFileId = options.root.nextMapFileId;
+    this.#published = options.root.runs;
+  }
+
+  get nextFileId(): number {
+    return this.#nextFileId;
+  }
+
+  /**
+   * Makes the changes durable as one more run, merged with as many of the newest runs as keeps their number
+   * logarithmic. Returns the runs that a root may name from now on; those given stay as they are.
+   */
+  async extend(
+    runs: readonly RunRef[],
+    logs: readonly ChangeLog[],
+    segments: readonly SegmentChange[],
+  ): Promise<readonly RunRef[]> {
+    const changes = logs.reduce((sum, log) => sum + log.changes, 0);
+    if (changes === 0 && segments.length === 0) return runs;
+    const bytes = changes * MAP_ENTRY_BYTES + segments.length * SEGMENT_ENTRY_BYTES;
+    const merged = Math.max(0, runsToMerge([...runs.map((run) => run.bytes), bytes]) - 1);
+    const kept = runs.slice(0, runs.length - merged);
+    const older = runs.slice(runs.length - merged);
+    const entries = [...segments].sort((a, b) => a.index - b.index).map(segmentEntry);
+    try {
+      return [...kept, await this.#write(older, logs, entries, kept.length === 0)];
+    } catch (error) {
+      if (merged === 0 || (errnoOf(error) !== 'ENOSPC' && errnoOf(error) !== 'EDQUOT')) throw error;
+      // Merging takes more room than the changes alone: on a full disk it can wait.
+      return [...runs, await this.#write([], logs, entries, runs.length === 0)];
+    }
+  }
+
+  async #write(
+    older: readonly RunRef[],
+    logs: readonly ChangeLog[],
+    segments: readonly SegmentEntry[],
+    first: boolean,
+  ): Promise<RunRef> {
+    const { deks, activeDek, uuid } = this.#options;
+    const key = deks.get(activeDek);
+    if (key === undefined) throw new SealbdError('FAILED', `DEK ${activeDek} is not there`);
+    const salt = new Uint8Array(SALT_BYTES);
+    addon.randomFill(salt);
+    const identity = { dekId: activeDek, uuid, fileId: this.#nextFileId++, salt, key };
+    this.#unpublished.push(identity.fileId);
+    const write = (file: StoreFile): Promise<MapFileTotals> =>
+      withReaders(this.#options, older, first, (readers) => {
+        const options = { dropTombstones: first };
+        const runSources: RunSource[] = logs.map((log) => log.sortedRuns());
+        const segmentSources: SegmentSource[] = readers.map((reader) => reader.segments());
+        return writeMapFile(
+          file,
+          identity,
+          mergeAll([...readers.map((reader) => reader.runs()), ...runSources], options),
+          mergeAllSegments([...segmentSources, segments], options),
+        );
+      });
+    const totals = await this.#toFile(mapFileName(identity.fileId), write);
+    this.bytesWritten += totals.bytes;
+    const { fileId, dekId } = identity;
+    return {
+      fileId,
+      dekId,
+      salt,
+      bytes: totals.bytes,
+      mapEntries: totals.mapEntries,
+      segmentEntries: totals.segmentEntries,
+    };
+  }
+
+  /** Writes a new durable file; on a full disk, into a file of the reserve, cut to length. */
+  async #toFile(name: string, write: (file: StoreFile) => Promise<MapFileTotals>): Promise<MapFileTotals> {
+    try {
+      return await this.#finish(await this.#options.store.create(name, 0), write);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOSPC' && errnoOf(error) !== 'EDQUOT') throw error;
+      await this.#options.store.remove(name);
+      const reserved = await this.#options.spares.takeReserve(name);
+      if (reserved === undefined) throw error;
+      return this.#finish(reserved, write);
+    }
+  }
+
+  async #finish(file: StoreFile, write: (file: StoreFile) => Promise<MapFileTotals>): Promise<MapFileTotals> {
+    try {
+      const totals = await write(file);
+      await file.truncate(totals.bytes);
+      await file.sync();
+      await this.#options.store.syncDirectory();
+      return totals;
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** A root that names exactly these runs is durable: the other files go. */
+  async removeUnreferenced(runs: readonly RunRef[]): Promise<void> {
+    const named = new Set(runs.map((run) => run.fileId));
+    const before = [...this.#published.map((run) => run.fileId), ...this.#unpublished];
+    this.#published = runs;
+    this.#unpublished = [];
+    for (const fileId of before)
+      if (!named.has(fileId)) await this.#options.store.remove(mapFileName(fileId));
+  }
+
+  /** Re-reads the files; what does not authenticate, in words. A file that a newer checkpoint replaced is no problem. */
+  async verify(runs: readonly RunRef[]): Promise<string[]> {
+    const problems: string[] = [];
+    for (const [i, run] of runs.entries()) {
+      try {
+        await withFile(this.#options, run, (source, identity) =>
+          readMapFile(source, identity, { base: i === 0 }, ignore, ignore),
+        );
+      } catch (error) {
+        if (this.#published.includes(run)) problems.push(messageOf(error));
+      }
+    }
+    return problems;
+  }
+}
+
+const ignore = (): void => undefined;
+
+function segmentEntry({ index, segment, slots }: SegmentChange): SegmentEntry {
+  if (segment === undefined) return { index, segment: undefined };
+  const { kind, suite, dekId, originUuid, salt, id } = segment;
+  return { index, segment: { kind, suite, dekId, slots, segmentId: id, originUuid, salt } };
+}
+
+/** Loads the runs of a root, oldest first, into an empty map and an empty table. */
+export async function loadRuns(
+  options: MapRunsOptions,
+  runs: readonly RunRef[],
+  map: BlockMap,
+  table: SegmentTable,
+): Promise<void> {
+  await withReaders(options, runs, true, async (readers) => {
+    const merge = { dropTombstones: true };
+    for await (const { index, segment } of mergeAllSegments(
+      readers.map((reader) => reader.segments()),
+      merge,
+    )) {
+      if (segment === undefined) continue;
+      const { slots, segmentId, ...rest } = segment;
+      table.add(new Segment({ ...rest, index, id: segmentId }, slots, true));
+    }
+    const loader = map.loader();
+    for await (const batch of mergeAll(
+      readers.map((reader) => reader.runs()),
+      merge,
+    )) {
+      for (let i = 0; i < batch.count; i++) loader.add(batch.lba[i], batch.blocks[i], batch.slot[i]);
+    }
+    loader.finish();
+  });
+}
+
+/** Opens the files of `runs`; the first is the first run of the map if `first`. */
+async function withReaders<T>(
+  options: MapRunsOptions,
+  runs: readonly RunRef[],
+  first: boolean,
+  use: (readers: MapFileReader[]) => Promise<T>,
+): Promise<T> {
+  const readers: MapFileReader[] = [];
+  const open = (i: number): Promise<T> => {
+    if (i === runs.length) return use(readers);
+    return withFile(options, runs[i], async (source, identity) => {
+      readers.push(await MapFileReader.open(source, identity, { base: first && i === 0 }));
+      return open(i + 1);
+    });
+  };
+  return open(0);
+}
+
+async function withFile<T>(
+  options: MapRunsOptions,
+  run: RunRef,
+  use: (source: MapFileSource, identity: Parameters<typeof readMapFile>[1]) => Promise<T>,
+): Promise<T> {
+  const name = mapFileName(run.fileId);
+  const key = options.deks.get(run.dekId);
+  if (key === undefined)
+    throw new SealbdError('INTEGRITY', `${name} names DEK ${run.dekId}, which this volume does not have`);
+  const file = await openMapFile(options.store, name);
+  try {
+    const sizeBytes = await file.size();
+    if (sizeBytes !== run.bytes)
+      throw new SealbdError('INTEGRITY', `${name} has ${sizeBytes} bytes instead of ${run.bytes}`);
+    const source: MapFileSource = { sizeBytes, read: (bytes, offset) => file.read(bytes, offset) };
+    return await use(source, {
+      dekId: run.dekId,
+      uuid: options.uuid,
+      fileId: run.fileId,
+      salt: run.salt,
+      key,
+    });
+  } finally {
+    await file.close();
+  }
+}
+
+async function openMapFile(store: Store, name: string): Promise<StoreFile> {
+  try {
+    return await store.open(name, 'read');
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+    throw new SealbdError('INTEGRITY', `${name} is missing`, { cause: error });
+  }
+}
+
+/** The id in a map file's name, or undefined for any other name. */
+export function parseMapFileName(name: string): number | undefined {
+  const match = /^map-([0-9a-f]{16})$/.exec(name);
+  return match === null ? undefined : Number.parseInt(match[1], 16);
+}

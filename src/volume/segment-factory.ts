@@ -1,5 +1,5 @@
 import type { Clock } from '../base/clock.js';
-import { errnoOf, SealbdError } from '../base/errors.js';
+import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import { addon, type KeyHandle } from '../native/addon.js';
 import {
   encodeHeader,
@@ -46,8 +46,9 @@ export class SegmentFactory {
   }
 
   /**
-   * A writer for a new segment. `urgent` work may take the reserve when the disk is full. ENOSPC is a SealbdError; other
-   * errors of the store pass through.
+   * A writer for a new segment. `urgent` work may take the reserve when the disk is full. What fails before the segment
+   * has its name is a SealbdError (ENOSPC, EIO), and another attempt is harmless; any other error is final, since the
+   * name may or may not be on the disk.
    */
   async create(
     kind: SegmentKind,
@@ -77,9 +78,6 @@ export class SegmentFactory {
       return new SegmentWriter(segment, segmentSlots, file, key, context);
     } catch (error) {
       table.freeIndex(index);
-      if (errnoOf(error) === 'ENOSPC' || errnoOf(error) === 'EDQUOT') {
-        throw new SealbdError('ENOSPC', 'no space for another segment', { cause: error });
-      }
       throw error;
     }
   }
@@ -87,8 +85,9 @@ export class SegmentFactory {
   async #file(segment: Segment, previousHeadId: number, urgent: boolean): Promise<StoreFile> {
     const { store, spares, segmentSlots, deks, clock } = this.#options;
     const name = segmentFileName(segment.id);
-    const file = await spares.take(`${name}.tmp`, segmentFileBytes(segmentSlots), urgent);
+    let file: StoreFile | undefined;
     try {
+      file = await spares.take(`${name}.tmp`, segmentFileBytes(segmentSlots), urgent);
       const { bytes, covered } = encodeHeader({
         ...segment,
         previousHeadId,
@@ -98,13 +97,14 @@ export class SegmentFactory {
       bytes.set(metadataMac(deks)(segment, covered), covered.length);
       await file.write(bytes, 0);
       await file.sync();
-      await store.rename(`${name}.tmp`, name);
-      await store.syncDirectory();
-      return file;
     } catch (error) {
-      await file.close();
+      await file?.close();
       await store.remove(`${name}.tmp`);
-      throw error;
+      const code = errnoOf(error) === 'ENOSPC' || errnoOf(error) === 'EDQUOT' ? 'ENOSPC' : 'EIO';
+      throw new SealbdError(code, `no new segment: ${messageOf(error)}`, { cause: error });
     }
+    await store.rename(`${name}.tmp`, name);
+    await store.syncDirectory();
+    return file;
   }
 }

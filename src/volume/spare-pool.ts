@@ -75,10 +75,17 @@ export class SparePool {
       return await this.#store.create(name, sizeBytes);
     } catch (error) {
       const full = errnoOf(error) === 'ENOSPC' || errnoOf(error) === 'EDQUOT';
-      const reserved = full && urgent && sizeBytes <= this.#fileBytes ? this.#reserve.pop() : undefined;
+      const reserved =
+        full && urgent && sizeBytes <= this.#fileBytes ? await this.takeReserve(name) : undefined;
       if (reserved === undefined) throw error;
-      return this.#open(reserved, name);
+      return reserved;
     }
+  }
+
+  /** One file of the reserve, renamed to `name`; undefined where none is left. */
+  async takeReserve(name: string): Promise<StoreFile | undefined> {
+    const reserved = this.#reserve.pop();
+    return reserved === undefined ? undefined : this.#open(reserved, name);
   }
 
   async #open(from: string, name: string): Promise<StoreFile> {

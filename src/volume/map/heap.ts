@@ -13,7 +13,7 @@ const SPARE_SLABS_MAX = 2;
  */
 const DEAD_PART = 10;
 /** Entries of all free lists below which it is not worth looking for void ones. */
-const FREE_ENTRIES_MIN = 16_384;
+const FREE_ENTRIES_MIN = 4096;
 
 const NO_WORDS = new Uint32Array(0);
 const NO_HALVES = new Uint16Array(0);
