@@ -23,7 +23,11 @@ export class AppendBuffer {
   /** The last write of this buffer; writes follow one another. */
   lastWrite: Promise<void> = Promise.resolve();
 
+  /** Changes with every use: what was queued for an earlier use must not touch this one. */
+  use = 0;
+
   start(firstPosition: number, capacity: number): void {
+    this.use++;
     this.firstPosition = firstPosition;
     this.capacity = Math.min(capacity, BUFFER_SLOTS);
     this.used = 0;

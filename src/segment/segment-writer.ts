@@ -168,14 +168,16 @@ export class SegmentWriter {
   }
 
   #writeBuffer(buffer: AppendBuffer): Promise<void> {
-    const target = buffer.used;
-    buffer.lastWrite = buffer.lastWrite.then(() => this.#writeUpTo(buffer, target));
+    const { used, use } = buffer;
+    buffer.lastWrite = buffer.lastWrite.then(() => this.#writeUpTo(buffer, use, used));
     // Later writes of the buffer fail with the same error; none of them may be an unhandled rejection.
     buffer.lastWrite.catch(() => undefined);
     return buffer.lastWrite;
   }
 
-  async #writeUpTo(buffer: AppendBuffer, target: number): Promise<void> {
+  async #writeUpTo(buffer: AppendBuffer, use: number, target: number): Promise<void> {
+    // An earlier write may have finished the buffer, and somebody else may have it by now.
+    if (buffer.use !== use || !this.segment.buffers.includes(buffer)) return;
     if (buffer.written < target) {
       await Promise.all(buffer.sealing);
       if (buffer.unsealed !== undefined) throw buffer.unsealed;
@@ -189,9 +191,8 @@ export class SegmentWriter {
     }
     const whole =
       buffer.written === buffer.capacity || (this.segment.sealed && buffer.written === buffer.used);
-    const at = this.segment.buffers.indexOf(buffer);
-    if (!whole || at < 0) return;
-    this.segment.buffers.splice(at, 1); // From here on, reads go to the file.
+    if (!whole) return;
+    this.segment.buffers.splice(this.segment.buffers.indexOf(buffer), 1); // From here on, reads go to the file.
     await Promise.allSettled(buffer.reading);
     this.#context.buffers.release(buffer);
   }

@@ -78,9 +78,12 @@ export class PowerLossStore implements Store {
     const temporary = `${name}.tmp`;
     await this.remove(temporary);
     const file = await this.create(temporary, 0);
-    await file.write(bytes, 0);
-    await file.sync();
-    await file.close();
+    try {
+      await file.write(bytes, 0);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
     await this.rename(temporary, name);
     await this.syncDirectory();
   }
