@@ -39,6 +39,8 @@ export interface ConnectionHost {
   readonly tls: TlsUpgrade | undefined;
   readonly shuttingDown: boolean;
   monotonic(): number;
+  /** A device or the server sent a client away, and nothing is in flight for it any more. */
+  dismissed(): void;
   closed(connection: Connection): void;
 }
 
@@ -272,7 +274,6 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
       );
       this.#endInput('linger');
     }
-    this.input.rest();
   }
 
   /** Leaves when what is in flight has been answered. */
@@ -291,7 +292,6 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
       this.input.consume(consumed);
       this.#apply(outcome);
     }
-    if (this.#state === 'handshake') this.input.rest();
   }
 
   #apply(outcome: Outcome): void {
@@ -345,6 +345,7 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     if (this.#state === 'closed') return;
     this.#flush();
     if (this.#isClosed()) return;
+    this.input.rest();
     if (this.output.unsentBytes < REPLY_BYTES_UNSENT_MAX) this.#wake(this.#roomWaiters.splice(0));
     if (this.#leaving !== undefined && this.inFlight === 0 && this.output.unsentBytes === 0) this.#leave();
     this.#watch();
@@ -366,6 +367,7 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     this.#state = 'lingering';
     this.#deadline = this.#host.monotonic() + LINGER_MS;
     this.input.clear();
+    this.#detachIfIdle();
   }
 
   #flush(): void {
@@ -400,9 +402,10 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
 
   /** The device hears of the departure when its last operation for this client is done. */
   #detachIfIdle(): void {
-    if (this.inFlight > 0) return;
-    this.#detach?.();
+    if (this.inFlight > 0 || this.#detach === undefined) return;
+    this.#detach();
     this.#detach = undefined;
+    if (this.dismissed) this.#host.dismissed();
   }
 
   #drop(reason: string): void {

@@ -60,9 +60,9 @@ export class ReceiveBuffer {
     return count;
   }
 
-  /** Gives the chunk back where nothing in it is waiting. */
+  /** Gives the chunk back where nothing in it is waiting, or pinned: what is pinned shares it with what comes. */
   rest(): void {
-    if (this.available === 0) this.clear();
+    if (this.available === 0 && this.#chunk?.exclusive) this.clear();
   }
 
   clear(): void {

@@ -120,9 +120,18 @@ export class NbdServer implements ConnectionHost {
     return this.#clock.monotonic();
   }
 
+  /** Data of an export that went away must not stay in buffers that wait for their next use. */
+  dismissed(): void {
+    if (this.#wipeScheduled) return;
+    this.#wipeScheduled = true;
+    queueMicrotask(() => {
+      this.#wipeScheduled = false;
+      this.pool.wipeIdle();
+    });
+  }
+
   closed(connection: Connection): void {
     this.#connections.delete(connection);
-    if (connection.dismissed) this.#scheduleWipe();
     if (this.#connections.size === 0) this.#onEmpty?.();
   }
 
@@ -163,15 +172,5 @@ export class NbdServer implements ConnectionHost {
     this.#sweep?.cancel();
     this.#sweep = undefined;
     this.pool.close();
-  }
-
-  /** Data of an export that went away must not stay in buffers that wait for their next use. */
-  #scheduleWipe(): void {
-    if (this.#wipeScheduled) return;
-    this.#wipeScheduled = true;
-    queueMicrotask(() => {
-      this.#wipeScheduled = false;
-      this.pool.wipeIdle();
-    });
   }
 }

@@ -1,0 +1,214 @@
+/** Memory, slots and time stay bounded, whatever clients do. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import {
+  HANDSHAKE_TIMEOUT_MS,
+  LARGE_CHUNKS_MAX,
+  LINGER_MS,
+  REQUEST_BYTES_MAX,
+  REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX,
+  SEND_STALL_MS,
+  SEND_STALL_SHORT_OF_MEMORY_MS,
+} from '../../src/base/limits.js';
+import { addon } from '../../src/native/addon.js';
+import { Command, CommandFlag, Errno, Option } from '../../src/nbd/wire/constants.js';
+import { encodeOption } from '../../src/nbd/wire/option.js';
+import { MemoryDevice } from '../support/memory-device.js';
+import { RawClient } from '../support/nbd-raw-client.js';
+import { eventually, startTestServer, type TestServer } from '../support/nbd-test-server.js';
+import { SkippingClock } from '../support/skipping-clock.js';
+
+const MiB = 1024 * 1024;
+const SIZE = 64 * MiB;
+
+let disk: MemoryDevice;
+let clock: SkippingClock;
+let test: TestServer;
+const clients: RawClient[] = [];
+
+beforeEach(async () => {
+  clock = new SkippingClock();
+  disk = new MemoryDevice({ name: 'disk', sizeBytes: SIZE });
+  test = await startTestServer([disk], { clock });
+});
+
+afterEach(async () => {
+  await Promise.all(clients.splice(0).map((client) => client.close()));
+  await test.stop();
+});
+
+async function connect(): Promise<RawClient> {
+  const client = await RawClient.connect(test.address);
+  clients.push(client);
+  return client;
+}
+
+async function serving(options: { structured?: boolean } = {}): Promise<RawClient> {
+  const client = await RawClient.serving(test.address, 'disk', options);
+  clients.push(client);
+  return client;
+}
+
+/** Asks for much and reads nothing. */
+async function slowReader(requests: number, flags = 0): Promise<RawClient> {
+  const client = await serving();
+  client.socket.pause();
+  for (let i = 0; i < requests; i++) client.send(Command.READ, 0, REQUEST_BYTES_MAX, { flags });
+  return client;
+}
+
+describe('the handshake', () => {
+  it('500 connections that never speak cost no buffer, do not disturb, and are dropped in time', async () => {
+    for (let i = 0; i < 500; i++) await connect();
+    await eventually(() => test.server.stats().connections === 500, 'all are accepted');
+    expect(test.server.stats().memory).toMatchObject({ smallUsed: 0, largeUsed: 0 });
+    const polite = await serving();
+    expect((await polite.readAt(0, 4096)).error).toBe(Errno.OK);
+    clock.skip(HANDSHAKE_TIMEOUT_MS + 1);
+    await eventually(() => test.server.stats().connections === 1, 'the silent ones are gone');
+    expect((await polite.readAt(0, 4096)).error).toBe(Errno.OK);
+    expect(test.server.stats().dropped).toBe(500);
+  });
+
+  it('one that trickles options is dropped all the same', async () => {
+    const client = await connect();
+    await client.greet();
+    await client.option(Option.LIST);
+    clock.skip(HANDSHAKE_TIMEOUT_MS + 1);
+    await client.closed;
+  });
+
+  it('an option with garbage behind its magic costs that connection only', async () => {
+    const client = await connect();
+    await client.greet();
+    client.write(Buffer.from('IHAVEOPT'));
+    client.write(Buffer.alloc(8, 0xff));
+    const other = await serving();
+    expect((await other.readAt(0, 512)).error).toBe(Errno.OK);
+  });
+
+  it('a client that asks for lists and takes none is bounded', async () => {
+    const client = await connect();
+    await client.greet();
+    client.socket.pause();
+    const list = encodeOption(Option.LIST, Buffer.alloc(0));
+    for (let i = 0; i < 250; i++) client.write(list);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(test.server.stats().memory.bytes).toBeLessThanOrEqual(8 * MiB);
+  });
+});
+
+describe('connections', () => {
+  it('above the maximum are closed at once, and a slot comes back when one leaves', async () => {
+    await test.stop();
+    test = await startTestServer([disk], { connectionsMax: 3 });
+    const first = await serving();
+    await serving();
+    await serving();
+    const fourth = await connect();
+    await fourth.closed;
+    expect(test.server.stats().refused).toBe(1);
+    await first.close();
+    await eventually(() => test.server.stats().connections === 2, 'the slot is back');
+    expect((await (await serving()).readAt(0, 512)).error).toBe(Errno.OK);
+  });
+
+  it('that break at any point give their slot, their memory and their device back', async () => {
+    const release: (() => void)[] = [];
+    disk.delay = () => new Promise<void>((resolve) => release.push(resolve));
+    const client = await serving();
+    client.send(Command.WRITE, 0, 512, { payload: Buffer.alloc(512) });
+    await eventually(() => test.server.clients()[0]?.inFlight === 1, 'the write is in flight');
+    const half = await serving();
+    half.send(Command.WRITE, 0, 2 * MiB, { payload: Buffer.alloc(MiB) });
+    client.socket.resetAndDestroy();
+    half.socket.resetAndDestroy();
+    await eventually(() => test.server.stats().connections === 0, 'the slots are back');
+    expect(disk.clients).toBe(2);
+    for (const done of release) done();
+    await eventually(() => disk.clients === 0, 'the device hears of it when its work is done');
+    expect(test.server.stats().memory).toMatchObject({ smallUsed: 0, largeUsed: 0 });
+  });
+});
+
+describe('requests in flight', () => {
+  it('are at most so many on one connection; the rest waits and is answered', async () => {
+    const release: (() => void)[] = [];
+    disk.delay = () => new Promise<void>((resolve) => release.push(resolve));
+    const client = await serving();
+    const total = 3 * REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX;
+    for (let i = 0; i < total; i++) client.send(Command.READ, 0, 512);
+    await eventually(() => release.length === REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX, 'the limit is reached');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(release.length).toBe(REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX);
+    expect(test.server.clients()[0].inFlight).toBe(REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX);
+    disk.delay = () => undefined;
+    for (const done of release) done();
+    for (let i = 0; i < total; i++) expect((await client.message()).error).toBe(Errno.OK);
+  });
+
+  it('writes that the device does not finish stop the reading of their socket', async () => {
+    disk.delay = () => new Promise<void>(() => undefined);
+    const client = await serving();
+    const payload = Buffer.alloc(8 * MiB);
+    for (let i = 0; i < 32; i++) client.send(Command.WRITE, 0, payload.length, { payload });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    // 64 MiB in flight, what the chunks lose at their ends, and the one being received.
+    expect(test.server.stats().memory.bytes).toBeLessThanOrEqual(80 * MiB);
+    const other = await serving();
+    disk.delay = () => undefined;
+    expect((await other.readAt(0, 512)).error).toBe(Errno.OK);
+  });
+});
+
+describe('slow readers', () => {
+  it('hold a bounded part of memory and are dropped when they take nothing', async () => {
+    disk.write(test.server.pool.takeLarge()!.arena, 0, 0, 2 * MiB);
+    const slow = await slowReader(20);
+    await eventually(() => test.server.stats().requests.read > 0, 'requests arrived');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(test.server.stats().memory.bytes).toBeLessThanOrEqual(24 * MiB);
+    clock.skip(SEND_STALL_MS + 1);
+    await new Promise((resolve) => setTimeout(resolve, 600));
+    clock.skip(SEND_STALL_MS + 1);
+    await eventually(() => test.server.stats().connections === 0, 'it is dropped');
+    await slow.close();
+  });
+
+  it('together cannot take all memory from the others for long', async () => {
+    // Gathered reads hold the most: 32 MiB each, before a byte is sent.
+    for (let i = 0; i < 12; i++) await slowReader(4, CommandFlag.DF);
+    await eventually(() => test.server.stats().memory.waiting > 0, 'memory is short');
+    const { memory } = test.server.stats();
+    expect(memory.largeUsed).toBeLessThanOrEqual(LARGE_CHUNKS_MAX);
+    const polite = await serving();
+    // Small requests are served meanwhile.
+    expect((await polite.readAt(0, 4096)).error).toBe(Errno.OK);
+    expect(await polite.writeAt(0, Buffer.alloc(MiB))).toBe(Errno.OK);
+    // A large one waits, and gets its turn when those who stall are dropped.
+    const large = polite.readAt(0, REQUEST_BYTES_MAX, CommandFlag.DF);
+    await new Promise((resolve) => setTimeout(resolve, 600));
+    for (let i = 0; i < 3; i++) {
+      clock.skip(SEND_STALL_SHORT_OF_MEMORY_MS + 1);
+      await new Promise((resolve) => setTimeout(resolve, 600));
+    }
+    expect((await large).error).toBe(Errno.OK);
+    expect(test.server.stats().memory.bytes).toBeLessThanOrEqual(256 * MiB);
+  });
+});
+
+describe('after a stop', () => {
+  it('no arena, socket or client is left', async () => {
+    const arenas = addon.arenaStats().arenas;
+    const server = await startTestServer([disk], { clock });
+    const client = await RawClient.serving(server.address, 'disk');
+    await client.writeAt(0, Buffer.alloc(8 * MiB, 1));
+    expect(addon.arenaStats().arenas).toBeGreaterThan(arenas);
+    const stopped = server.stop();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    clock.skip(LINGER_MS + 1);
+    await stopped;
+    await client.closed;
+    expect(addon.arenaStats().arenas).toBe(arenas);
+    expect(disk.clients).toBe(0);
+  });
+});
