@@ -98,10 +98,12 @@ struct X86Kernel {
     Reg low, middle, high;
   };
 
-  static SEALBD_INLINE void add_product(Product& sum, Reg data, Reg power) {
-    sum.low = V::xor2(sum.low, V::template clmul<0x00>(data, power));
-    sum.high = V::xor2(sum.high, V::template clmul<0x11>(data, power));
-    sum.middle = V::xor3(sum.middle, V::template clmul<0x01>(data, power), V::template clmul<0x10>(data, power));
+  // Two products at a time: a three-way XOR then takes both.
+  static SEALBD_INLINE void add_products(Product& sum, Reg a, Reg power_a, Reg b, Reg power_b) {
+    sum.low = V::xor3(sum.low, V::template clmul<0x00>(a, power_a), V::template clmul<0x00>(b, power_b));
+    sum.high = V::xor3(sum.high, V::template clmul<0x11>(a, power_a), V::template clmul<0x11>(b, power_b));
+    sum.middle = V::xor3(sum.middle, V::template clmul<0x01>(a, power_a), V::template clmul<0x10>(a, power_a));
+    sum.middle = V::xor3(sum.middle, V::template clmul<0x01>(b, power_b), V::template clmul<0x10>(b, power_b));
   }
 
   // Modulo x^128 + x^7 + x^2 + x + 1, in reversed bit order: twice, the low 64 bits are folded upwards.
@@ -115,16 +117,18 @@ struct X86Kernel {
   static SEALBD_INLINE Reg reverse(Reg v) { return V::shuffle8(v, V::broadcast(reverse_mask128())); }
   static SEALBD_INLINE Reg round_key(const AesKey& key, int r) { return V::broadcast(load128(key.round[r])); }
 
-  // One vector of the kFold that share a reduction. The running hash enters with the first.
-  static SEALBD_INLINE void hash_vector(const GhashKey& h, const uint8_t* data, size_t i, Product& sum, __m128i& y) {
+  // Two vectors, i and i + 1, of the kFold that share a reduction. The running hash enters with the first.
+  static SEALBD_INLINE void hash_pair(const GhashKey& h, const uint8_t* data, size_t i, Product& sum, __m128i& y) {
     const size_t at = i % kFold;
-    Reg block = reverse(V::load(data + i * kWidth));
+    const uint8_t* const power = h.power[kFirstPower + at * V::kLanes];
+    Reg first = reverse(V::load(data + i * kWidth));
+    const Reg second = reverse(V::load(data + (i + 1) * kWidth));
     if (at == 0) {
       sum = {V::zero(), V::zero(), V::zero()};
-      block = V::xor2(block, V::widen(y));
+      first = V::xor2(first, V::widen(y));
     }
-    add_product(sum, block, V::load(h.power[kFirstPower + at * V::kLanes]));
-    if (at == kFold - 1) y = reduce(sum);
+    add_products(sum, first, V::load(power), second, V::load(power + kWidth));
+    if (at == kFold - 2) y = reduce(sum);
   }
 
   // Encrypts or decrypts kGroup vectors and, between the rounds, hashes the group at `hashed` (null: none).
@@ -145,7 +149,8 @@ struct X86Kernel {
 #pragma GCC unroll 8
       for (size_t i = 0; i < kGroup; ++i) state[i] = V::aesenc(state[i], k);
       if constexpr (kHash) {
-        if (r <= static_cast<int>(kGroup)) hash_vector(*h, hashed, static_cast<size_t>(r - 1), sum, y);
+        // Pairs 0 to 3 after the rounds 1, 4, 7 and 10.
+        if (r % 3 == 1 && r < 11) hash_pair(*h, hashed, static_cast<size_t>(r / 3 * 2), sum, y);
       }
     }
     const Reg last = round_key(key, 14);
@@ -212,8 +217,8 @@ struct X86Kernel {
   static void hash(const GhashKey& h, const uint8_t* data, size_t size, __m128i& y) {
     Product sum{V::zero(), V::zero(), V::zero()};
     for (; size >= kFold * kWidth; data += kFold * kWidth, size -= kFold * kWidth) {
-#pragma GCC unroll 8
-      for (size_t i = 0; i < kFold; ++i) hash_vector(h, data, i, sum, y);
+#pragma GCC unroll 4
+      for (size_t i = 0; i < kFold; i += 2) hash_pair(h, data, i, sum, y);
     }
     const __m128i h1 = load128(h.power[kGhashPowers - 1]);
     for (; size >= 16; data += 16, size -= 16) {

@@ -1,4 +1,14 @@
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  fsyncSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statfsSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -10,12 +20,16 @@ import {
   RUN_OK,
   RUN_REVOKED,
   RUN_SHORT,
+  RUN_WOULD_BLOCK,
   type SegmentKeyHandle,
   SUITE_GCM,
 } from '../../src/native/addon.js';
 import { Arena } from '../../src/native/arena.js';
 
 const EBADF = 9;
+/** File system types of statfs(2). */
+const TMPFS = 0x01021994;
+const RAMFS = 0x858458f6;
 /** More than two pieces of what the addon reads at once. */
 const BLOCKS = 150;
 const SRC = 0;
@@ -94,6 +108,17 @@ describe('readRun', () => {
       SEGMENT_HEADER_BYTES + BLOCKS * SLOT_BYTES - 1,
     );
     expect(read(0, BLOCKS, noWait)).toBe(RUN_OK);
+  });
+
+  test('with noWait would block where the file is not in the page cache, and reads it without', () => {
+    // dd asks the kernel to drop the file's pages; a file system in memory has nothing to drop them to.
+    fsyncSync(fd);
+    const dropped = spawnSync('dd', [`if=${path}`, 'iflag=nocache', 'count=0'], { encoding: 'utf8' });
+    expect(dropped.status, dropped.stderr).toBe(0);
+    const inMemory = [TMPFS, RAMFS].includes(statfsSync(dir).type);
+    expect(read(0, BLOCKS, true)).toBe(inMemory ? RUN_OK : RUN_WOULD_BLOCK);
+    expect(read(0, BLOCKS, false)).toBe(RUN_OK);
+    expect(read(0, BLOCKS, true)).toBe(RUN_OK);
   });
 
   test('returns the errno of a failed read', () => {

@@ -1,0 +1,35 @@
+// What cannot be seen from JavaScript: guard pages, children, the bytes of a wiped slot, data races. The sanitizers
+// run this program too (scripts/sanitize.sh). It takes about a second.
+#include <cstdio>
+
+namespace sealbd::test {
+void guard_pages_stop_overruns();
+void children_see_no_keys();
+void released_and_revoked_bytes_are_zero();
+void kernels_agree();
+void threads_and_revocation();
+void threads_and_arenas();
+}  // namespace sealbd::test
+
+int main() {
+  struct Test {
+    const char* name;
+    void (*run)();
+  };
+  using namespace sealbd::test;
+  const Test tests[] = {
+      {"guard pages stop overruns", guard_pages_stop_overruns},
+      {"children see no keys", children_see_no_keys},
+      {"released and revoked bytes are zero", released_and_revoked_bytes_are_zero},
+      {"kernels agree", kernels_agree},
+      {"threads and revocation", threads_and_revocation},
+      {"threads and arenas", threads_and_arenas},
+  };
+  // Line by line: a child that ends must not print what the parent had not printed yet.
+  setvbuf(stdout, nullptr, _IOLBF, 0);
+  for (const Test& test : tests) {
+    test.run();
+    std::printf("ok: %s\n", test.name);
+  }
+  return 0;
+}
