@@ -1,7 +1,7 @@
 /**
  * Memory and time of the block map. Each case runs in a process of its own:
- *   node bench/micro/block-map.mjs        (after npm run build:ts; see the wrapper)
- * Numbers depend on the machine's caches and on how fast it hands out fresh memory; compare ratios.
+ *   npx tsc -p tsconfig.json --outDir build/bench && node build/bench/bench/micro/block-map.js [case]
+ * Cases that touch blocks at random mostly wait for the machine's memory: compare ratios.
  */
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -121,7 +121,25 @@ function unmap(): Result {
   return { empty2TiBMs: (Number(t1 - t0) / 1e6).toFixed(3), full4GiBMs: (Number(t2 - t1) / 1e6).toFixed(2) };
 }
 
+/** What the machine takes for a read that depends on the one before, in as much memory as the map has. */
+function memoryLatency(): Result {
+  const count = 2 ** 25;
+  const next = generator(3);
+  const cycle = Uint32Array.from({ length: count }, (_, i) => i);
+  for (let i = count - 1; i > 0; i--) {
+    const other = next(i);
+    const value = cycle[i] as number;
+    cycle[i] = cycle[other] as number;
+    cycle[other] = value;
+  }
+  let at = 0;
+  const start = process.hrtime.bigint();
+  for (let i = 0; i < 5_000_000; i++) at = cycle[at] as number;
+  return { bytes: cycle.byteLength, readNs: elapsedNs(start, 5_000_000), end: at };
+}
+
 const CASES: Record<string, () => Result> = {
+  'one random read of memory': memoryLatency,
   'random blocks in 10 TiB': () => random(10 * 1024 * GIB),
   'random blocks in 64 TiB': () => random(64 * 1024 * GIB),
   'random blocks in 1 TiB': () => random(1024 * GIB),

@@ -171,3 +171,33 @@ test('a BlockMap agrees with a plain Map through growth, density, thinning and c
   expect(replaced.length).toBeGreaterThan(0);
   expect(map.memoryBytes).toBeLessThan(2 ** 20);
 });
+
+test('a BlockMap of blocks scattered over many leaves stays small, and agrees with a plain Map', () => {
+  let state = SEED >>> 0;
+  const random = (below: number): number => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+  const map = new BlockMap();
+  const oracle = new Oracle();
+  const span = 16_384 * 4096;
+  const churn = (count: number, set: number): void => {
+    for (let i = 0; i < count; i++) {
+      const lba = random(span);
+      // What a leaf holds is thinned out by unmapping its neighbourhood, so that leaves shrink as well.
+      const blocks = random(100) < set ? 1 : 500;
+      const slot = blocks === 1 ? random(2 ** 32) * 50 : UNMAPPED;
+      const length = Math.min(blocks, span - lba);
+      if (slot === UNMAPPED) map.unmapRun(lba, length, () => undefined);
+      else map.setRun(lba, length, slot, () => undefined);
+      oracle.replace(lba, length, slot);
+    }
+  };
+  churn(400_000, 100);
+  expect(map.mappedBlocks).toBe(oracle.map.size);
+  // Spare and half-filled slabs weigh about 2 bytes a block in a map this small.
+  expect(map.memoryBytes / map.mappedBlocks).toBeLessThan(10.5);
+  churn(100_000, 50);
+  churn(200_000, 100);
+  check(map, oracle);
+});
