@@ -14,7 +14,7 @@ export const KEY_STATES = ['valid', 'unreachable', 'invalid', 'damaged'] as cons
 export const JOB_STATES = ['running', 'done', 'failed', 'cancelled'] as const;
 export const JOB_KINDS = ['verify'] as const;
 
-/** Identity is null where no superblock can be read; `mappedBytes` where the volume was not open yet. */
+/** Identity is null where no superblock can be read; `mappedBytes` where nothing tells. */
 export const volumeInfoSchema = z.object({
   name: z.string(),
   uuid: z.string().nullable(),

@@ -138,7 +138,7 @@ export class DaemonBackend implements AdminBackend {
   }
 
   async #view(volume: ManagedVolume): Promise<VolumeInfo> {
-    const usage = volume.device === undefined ? await this.#parts.files.usage(volume.name) : NO_USAGE;
+    const usage = volume.device === undefined ? await this.#parts.files.usage(volume.name) : undefined;
     return volumeView(volume, usage);
   }
 
@@ -171,5 +171,3 @@ function nbdMetrics(stats: NbdServerStats): NbdMetrics {
   const totals = { bytesRead, bytesWritten, errors, accepted, refused, dropped };
   return { connections, requests, totals };
 }
-
-const NO_USAGE = { segments: 0, storedBytes: 0 };

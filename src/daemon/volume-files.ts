@@ -5,10 +5,19 @@
 import { constants, promises as fs } from 'node:fs';
 import { join } from 'node:path';
 import { errnoOf, SealbdError } from '../base/errors.js';
-import { NAME_PATTERN, SUPERBLOCK_BYTES_MAX } from '../base/limits.js';
+import { BLOCK_BYTES, NAME_PATTERN, SUPERBLOCK_BYTES_MAX, VOLUME_BYTES_MAX } from '../base/limits.js';
 import type { RandomSource } from '../base/random.js';
 import { SUPERBLOCK_NAMES } from '../keys/header-copies.js';
+import { FsStore } from '../store/fs-store.js';
 
+export interface ClosedUsage {
+  readonly segments: number;
+  readonly storedBytes: number;
+  readonly mappedBytes: number | null;
+}
+
+/** Where the root of a checkpoint counts the mapped blocks (docs/FORMAT.md). */
+const CHECKPOINT_MAPPED_AT = 88;
 const SEGMENT_PATTERN = /^seg-[0-9a-f]{16}$/;
 
 export class VolumeFiles {
@@ -73,8 +82,8 @@ export class VolumeFiles {
     await this.#eraseDirectory(temporary);
   }
 
-  /** What the segment files of a volume that is not open take. */
-  async usage(name: string): Promise<{ segments: number; storedBytes: number }> {
+  /** What a volume that is not open holds, as its files claim. Nothing of it is proven: for display only. */
+  async usage(name: string): Promise<ClosedUsage> {
     let segments = 0;
     let storedBytes = 0;
     for (const file of await fs.readdir(this.pathOf(name))) {
@@ -82,7 +91,15 @@ export class VolumeFiles {
       segments += 1;
       storedBytes += (await fs.stat(join(this.pathOf(name), file))).size;
     }
-    return { segments, storedBytes };
+    return { segments, storedBytes, mappedBytes: await this.#mappedBytes(name) };
+  }
+
+  /** Null where there is no checkpoint to ask. */
+  async #mappedBytes(name: string): Promise<number | null> {
+    const root = await (await FsStore.open(this.pathOf(name))).readSmall('checkpoint');
+    if (root === undefined || root.length < CHECKPOINT_MAPPED_AT + 8) return null;
+    const blocks = Number(root.readBigUInt64LE(CHECKPOINT_MAPPED_AT));
+    return blocks * BLOCK_BYTES <= VOLUME_BYTES_MAX ? blocks * BLOCK_BYTES : null;
   }
 
   async #eraseDirectory(name: string): Promise<void> {

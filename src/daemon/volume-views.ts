@@ -5,14 +5,10 @@ import { BLOCK_BYTES } from '../base/limits.js';
 import { formatUuid } from '../base/random.js';
 import type { DekRecord, Superblock } from '../keys/superblock.js';
 import type { ManagedVolume } from './managed-volume.js';
+import type { ClosedUsage } from './volume-files.js';
 
-export interface ClosedUsage {
-  readonly segments: number;
-  readonly storedBytes: number;
-}
-
-/** `usage` is what lies on the disk; used where the engine is not open. */
-export function volumeView(volume: ManagedVolume, usage: ClosedUsage): VolumeInfo {
+/** `usage` is what lies on the disk, for a volume that is not open. */
+export function volumeView(volume: ManagedVolume, usage: ClosedUsage | undefined): VolumeInfo {
   const { superblock, device } = volume;
   const stats = device?.stats();
   return {
@@ -24,9 +20,9 @@ export function volumeView(volume: ManagedVolume, usage: ClosedUsage): VolumeInf
     state: volume.state,
     reason: volume.reason ?? null,
     keyUri: superblock === undefined ? null : (activeDek(superblock)?.keyUri ?? null),
-    mappedBytes: stats?.mappedBytes ?? null,
-    storedBytes: stats?.storedBytes ?? usage.storedBytes,
-    segments: stats?.segments ?? usage.segments,
+    mappedBytes: stats?.mappedBytes ?? usage?.mappedBytes ?? null,
+    storedBytes: stats?.storedBytes ?? usage?.storedBytes ?? 0,
+    segments: stats?.segments ?? usage?.segments ?? 0,
     clients: device?.clients ?? 0,
     createdAt: superblock === undefined ? null : new Date(superblock.createdAt).toISOString(),
   };

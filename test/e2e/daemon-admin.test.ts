@@ -78,13 +78,25 @@ describe('the admin API', () => {
       ['POST', '/v1/volumes', volume({ sizeBytes: 1e300 }), 400, 'USAGE'],
       ['POST', '/v1/volumes', volume({ nonsense: 1 }), 400, 'USAGE'],
       ['POST', '/v1/volumes', volume({ name: '__proto__/x' }), 400, 'USAGE'],
-      ['POST', '/v1/volumes', JSON.stringify({ name: 'x'.repeat(8 * 2 ** 20) }), 400, 'USAGE'],
     ];
     for (const [method, path, body, status, code] of bad) {
       const answer = await ask(where, method, path, body);
       expect([path, answer.status], answer.text).toEqual([path, status]);
       expect(JSON.parse(answer.text).error.code).toBe(code);
     }
+    expect(await daemon.json(['volume', 'list'])).toEqual([]);
+  });
+
+  it('does not take in a body above the limit, and goes on', async () => {
+    const daemon = await DaemonProcess.start(dataDirectory());
+    const body = JSON.stringify({ name: 'x'.repeat(8 * 2 ** 20), sizeBytes: 4096 });
+    const asked = ask({ socketPath: adminSocket(daemon.data) }, 'POST', '/v1/volumes', body);
+    // It hangs up while the rest is still being sent: whether the answer is read is a matter of timing.
+    const outcome = await asked.then(
+      (answer) => answer.status,
+      (error: NodeJS.ErrnoException) => error.code,
+    );
+    expect([400, 'EPIPE', 'ECONNRESET']).toContain(outcome);
     expect(await daemon.json(['volume', 'list'])).toEqual([]);
   });
 

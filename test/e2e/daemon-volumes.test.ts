@@ -116,7 +116,12 @@ describe('volume stop and start', () => {
     expect((await qemuIo(first.uri('v'), 'read 0 4k')).code).not.toBe(0);
     expect((await first.stop()).code).toBe(0);
     const second = await DaemonProcess.start(data);
-    expect(await info(second, 'v')).toMatchObject({ state: 'stopped', sizeBytes: 64 * MIB });
+    expect(await info(second, 'v')).toMatchObject({
+      state: 'stopped',
+      sizeBytes: 64 * MIB,
+      mappedBytes: 4 * MIB,
+      clients: 0,
+    });
     expect((await second.run(['volume', 'resize', 'v', '128M'])).code).toBe(1);
     expect((await second.run(['volume', 'verify', 'v'])).code).toBe(1);
     await second.ok('volume', 'start', 'v');
