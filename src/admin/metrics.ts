@@ -19,6 +19,7 @@ export interface DaemonMetrics {
   readonly version: string;
   readonly startedAtMs: number;
   readonly keysLocked: boolean;
+  readonly keySlotsUsed: number;
   readonly jobsRunning: number;
   readonly nbd: NbdMetrics;
   readonly volumes: readonly VolumeMetrics[];
@@ -42,6 +43,9 @@ export async function renderMetrics(daemon: DaemonMetrics): Promise<{ contentTyp
   gauge('info', 'Version, as a label.', ['version']).set({ version: daemon.version }, 1);
   gauge('start_time_seconds', 'Unix time of the start.').set(daemon.startedAtMs / 1000);
   gauge('keys_locked', '1 where key memory is locked.').set(daemon.keysLocked ? 1 : 0);
+  gauge('key_slots_used', 'Keys that are in memory now: none but those of open volumes.').set(
+    daemon.keySlotsUsed,
+  );
   gauge('jobs_running', 'Jobs under way.').set(daemon.jobsRunning);
   gauge('nbd_connections', 'Open NBD connections.').set(daemon.nbd.connections);
   const requests = counter('nbd_requests_total', 'NBD requests by command.', ['command']);

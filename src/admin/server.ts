@@ -27,7 +27,7 @@ export async function listenUnix(path: string, backend: AdminBackend, log: Logge
   const app = makeApp(backend, log, undefined);
   // Bound in a directory that nobody else can enter, given its mode there, then moved into place.
   const directory = await fs.mkdtemp(join(dirname(path), '.admin-'));
-  const temporary = join(directory, 'socket');
+  const temporary = join(directory, 'admin-listener.sock');
   try {
     await withSocketPath(temporary, (short) => app.listen({ path: short }));
     await fs.chmod(temporary, 0o600);

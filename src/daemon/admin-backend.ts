@@ -20,6 +20,7 @@ export interface DaemonFacts {
   readonly startedAtMs: number;
   readonly dataDirectory: string;
   readonly keysLocked: boolean;
+  keySlotsUsed(): number;
   listen(): string[];
   admin(): string[];
   readonly nbd: Pick<NbdService, 'clients' | 'stats'>;
@@ -131,6 +132,7 @@ export class DaemonBackend implements AdminBackend {
       version: facts.version,
       startedAtMs: facts.startedAtMs,
       keysLocked: facts.keysLocked,
+      keySlotsUsed: facts.keySlotsUsed(),
       jobsRunning: jobs.list().filter((job) => job.state === 'running').length,
       nbd: nbdMetrics(facts.nbd.stats()),
       volumes: volumes.list().map((volume) => this.#metricsOf(volume)),

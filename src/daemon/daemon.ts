@@ -110,6 +110,7 @@ async function start(
       startedAtMs,
       dataDirectory: data.path,
       keysLocked,
+      keySlotsUsed: () => addon.secureMemory().slotsUsed,
       listen: () => [...listen],
       admin: () => [...admin],
       nbd,

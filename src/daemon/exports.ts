@@ -16,7 +16,8 @@ export class VolumeExports implements ExportSource {
   lookup(name: string): BlockDevice | SealbdError | undefined {
     const volume = this.#volumes.find(name);
     if (volume === undefined) return undefined;
-    if (volume.device !== undefined) return volume.device;
+    const { device } = volume;
+    if (device !== undefined && device.state !== 'stopped') return device;
     return new SealbdError('ESHUTDOWN', `volume "${name}" is ${volume.state}`);
   }
 

@@ -50,6 +50,8 @@ export class ManagedVolume {
   #open: { readonly header: VolumeHeader; readonly device: EngineVolume } | undefined;
   #superblock: Superblock | undefined;
   #keyCheck: KeyCheck | undefined;
+  /** An engine that missed its deadline may still write to the files: no second one may read them. */
+  #abandoned = false;
 
   constructor(options: ManagedVolumeOptions) {
     this.name = options.name;
@@ -96,6 +98,12 @@ export class ManagedVolume {
   /** Opens and serves, or rejects with the reason that `state` and `reason` show from then on. */
   async open(): Promise<void> {
     if (this.#open !== undefined) return;
+    if (this.#abandoned) {
+      throw new SealbdError(
+        'FAILED',
+        `volume "${this.name}" did not stop in time; only a restart opens it again`,
+      );
+    }
     let header: VolumeHeader | undefined;
     try {
       await this.#readForDisplay();
@@ -109,7 +117,7 @@ export class ManagedVolume {
       this.#open = { header, device };
     } catch (error) {
       header?.revoke();
-      this.#fail(error);
+      this.fail(error);
       throw error;
     }
   }
@@ -123,14 +131,14 @@ export class ManagedVolume {
       return;
     }
     const { clock } = this.#options;
-    let late = false;
-    const deadline = sleep(clock, STOP_DEADLINE_MS + STOP_GRACE_MS).then(() => {
-      late = true;
-    });
+    const started = clock.monotonic();
+    const deadline = sleep(clock, STOP_DEADLINE_MS + STOP_GRACE_MS);
     try {
       await Promise.race([open.device.stop(STOP_DEADLINE_MS), deadline]);
-      if (late)
+      if (clock.monotonic() - started >= STOP_DEADLINE_MS) {
+        this.#abandoned = true;
         throw new SealbdError('FAILED', `volume "${this.name}" did not stop in ${STOP_DEADLINE_MS} ms`);
+      }
     } finally {
       this.#superblock = open.header.superblock;
       open.header.revoke();
@@ -168,7 +176,8 @@ export class ManagedVolume {
     this.#superblock = copies[0]?.decoded.superblock;
   }
 
-  #fail(error: unknown): void {
+  /** Notes why the volume could not be opened. */
+  fail(error: unknown): void {
     this.#state = error instanceof KmsError ? 'key-invalid' : 'failed';
     this.#reason = messageOf(error);
     this.#noteKeyError(error);

@@ -120,7 +120,7 @@ export class VolumeManager {
     return this.#run(name, async () => {
       const volume = this.get(name);
       if (volume.state === 'serving') return volume;
-      await this.#options.jobs.cancelAll(name);
+      this.#options.jobs.abortAll(name);
       await volume.setMarkedStopped(false);
       await this.#closeFailed(volume);
       await volume.open();
@@ -134,7 +134,7 @@ export class VolumeManager {
     return this.#run(name, async () => {
       const volume = this.get(name);
       await volume.setMarkedStopped(true);
-      await this.#options.jobs.cancelAll(name);
+      this.#options.jobs.abortAll(name);
       await volume.close();
       this.#options.log.info({ volume: name }, 'stopped; its keys are wiped');
       return volume;
@@ -144,7 +144,7 @@ export class VolumeManager {
   delete(name: string): Promise<void> {
     return this.#run(name, async () => {
       const volume = this.get(name);
-      await this.#options.jobs.cancelAll(name);
+      this.#options.jobs.abortAll(name);
       await this.#closeFailed(volume);
       await this.#options.files.erase(name);
       this.#volumes.delete(name);
@@ -181,7 +181,7 @@ export class VolumeManager {
   /** For the end of the process. Rejects, after all were tried, where one could not be stopped cleanly. */
   async closeAll(): Promise<void> {
     this.#closing = true;
-    await this.#options.jobs.cancelAll();
+    this.#options.jobs.abortAll();
     const closing = this.list().map((volume) => this.#serial.run(volume.name, () => volume.close()));
     const failed = (await Promise.allSettled(closing)).filter((result) => result.status === 'rejected');
     for (const { reason } of failed)
@@ -205,15 +205,16 @@ export class VolumeManager {
 
   async #openAtStart(volume: ManagedVolume): Promise<void> {
     const { log } = this.#options;
-    if (await volume.isMarkedStopped()) {
-      await volume.checkKey();
-      log.info({ volume: volume.name }, 'stays stopped');
-      return;
-    }
     try {
+      if (await volume.isMarkedStopped()) {
+        await volume.checkKey();
+        log.info({ volume: volume.name }, 'stays stopped');
+        return;
+      }
       await volume.open();
       log.info({ volume: volume.name }, 'serving');
     } catch (error) {
+      volume.fail(error);
       log.error({ volume: volume.name, state: volume.state, reason: messageOf(error) }, 'does not open');
     }
   }

@@ -119,6 +119,10 @@ describe('the admin API', () => {
     expect(value('sealbd_nbd_bytes_written_total')).toBe(2 ** 20);
     expect(value('sealbd_nbd_errors_total')).toBe(0);
     expect(value('sealbd_keys_locked')).toBe(1);
+    expect(value('sealbd_key_slots_used')).toBe(1);
+    await daemon.ok('volume', 'stop', 'v');
+    const stopped = await ask({ socketPath: adminSocket(daemon.data) }, 'GET', '/metrics');
+    expect(stopped.text).toContain('\nsealbd_key_slots_used 0\n');
     await daemon.ok('volume', 'delete', 'v', '--yes');
     const after = await ask({ socketPath: adminSocket(daemon.data) }, 'GET', '/metrics');
     expect(after.text).not.toContain('volume="v"');

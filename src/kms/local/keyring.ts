@@ -140,10 +140,15 @@ export class Keyring {
 async function readWhole(file: fs.FileHandle, size: number): Promise<Buffer> {
   const text = Buffer.alloc(size);
   let done = 0;
-  while (done < size) {
-    const { bytesRead } = await file.read(text, done, size - done, done);
-    if (bytesRead === 0) break;
-    done += bytesRead;
+  try {
+    while (done < size) {
+      const { bytesRead } = await file.read(text, done, size - done, done);
+      if (bytesRead === 0) break;
+      done += bytesRead;
+    }
+  } catch (error) {
+    addon.wipe(text);
+    throw error;
   }
   return text.subarray(0, done);
 }
