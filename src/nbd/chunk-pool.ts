@@ -83,20 +83,36 @@ export class ChunkPool {
   takeSmall(owed: boolean): Chunk | undefined {
     if (!owed && (this.#smallUsed >= SMALL_CHUNKS_MAX || this.#queued)) return undefined;
     if (this.#smallFree.length === 0) this.#carve();
+    const chunk = this.#smallFree.pop();
+    if (chunk === undefined) throw new Error('carving gave no chunk');
     this.#smallUsed += 1;
-    return retained(this.#smallFree.pop());
+    chunk.retain();
+    return chunk;
   }
 
   takeLarge(): Chunk | undefined {
     if (this.#largeUsed >= LARGE_CHUNKS_MAX || this.#queued) return undefined;
+    const chunk = this.#largeFree.pop() ?? this.#mapLarge();
     this.#largeUsed += 1;
-    return retained(this.#largeFree.pop() ?? this.#mapLarge());
+    chunk.retain();
+    return chunk;
   }
 
   /** `count` large chunks, or none. */
   takeMany(count: number): Chunk[] | undefined {
     if (this.#largeUsed + count > LARGE_CHUNKS_MAX || this.#queued) return undefined;
-    return Array.from({ length: count }, () => this.takeLarge()).filter((chunk) => chunk !== undefined);
+    const chunks: Chunk[] = [];
+    try {
+      while (chunks.length < count) {
+        const chunk = this.takeLarge();
+        if (chunk === undefined) break;
+        chunks.push(chunk);
+      }
+      return chunks;
+    } catch (error) {
+      for (const chunk of chunks) chunk.release();
+      throw error;
+    }
   }
 
   /** Calls `retry` when memory has come back, first come first served, until it returns true. */
@@ -187,9 +203,4 @@ export class ChunkPool {
     this.#smallFree.length = 0;
     for (const arena of this.#smallArenas.splice(0)) this.#unmap(arena);
   }
-}
-
-function retained(chunk: Chunk | undefined): Chunk | undefined {
-  chunk?.retain();
-  return chunk;
 }

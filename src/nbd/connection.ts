@@ -70,8 +70,7 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
   #kicked = false;
   #waitingForMemory = false;
   #retrying = false;
-  #roomWaiters: (() => void)[] = [];
-  #memoryWaiters: (() => void)[] = [];
+  #roomWaiters: { readonly bytes: number; readonly resolve: () => void }[] = [];
   #detach: (() => void) | undefined;
 
   constructor(host: ConnectionHost, transport: Transport, id: number) {
@@ -213,22 +212,17 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     this.pool.wait(() => this.#memoryIsBack());
   }
 
-  whenRoomy(): Promise<void> {
-    if (!this.open || this.output.unsentBytes < REPLY_BYTES_UNSENT_MAX) return Promise.resolve();
-    return new Promise((resolve) => this.#roomWaiters.push(resolve));
-  }
-
-  whenMemory(): Promise<void> {
-    if (!this.open) return Promise.resolve();
-    this.waitForMemory();
-    return new Promise((resolve) => this.#memoryWaiters.push(resolve));
+  whenUnsentAtMost(bytes: number): Promise<void> | undefined {
+    if (!this.open || this.output.unsentBytes <= bytes) return undefined;
+    return new Promise((resolve) => this.#roomWaiters.push({ bytes, resolve }));
   }
 
   // For the transport.
 
   onReady(mask: number): void {
     this.#guarded(() => {
-      if ((mask & IO_WRITABLE) !== 0) this.#flush();
+      // A hang-up counts as writable, so that a send finds out what happened.
+      if ((mask & ~IO_READABLE) !== 0) this.#flush();
       // A hang-up is read too: what the client sent before it counts, and then comes the end or the error.
       if ((mask & ~IO_WRITABLE) !== 0 && this.#reading) this.#receive();
       this.#resume();
@@ -346,7 +340,7 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     this.#flush();
     if (this.#isClosed()) return;
     this.input.rest();
-    if (this.output.unsentBytes < REPLY_BYTES_UNSENT_MAX) this.#wake(this.#roomWaiters.splice(0));
+    this.#wakeWaiters();
     if (this.#leaving !== undefined && this.inFlight === 0 && this.output.unsentBytes === 0) this.#leave();
     this.#watch();
   }
@@ -383,21 +377,19 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
   #memoryIsBack(): boolean {
     this.#waitingForMemory = false;
     this.#retrying = true;
-    this.#guarded(() => {
-      this.#wake(this.#memoryWaiters.splice(0));
-      this.#resume();
-    });
+    this.#guarded(() => this.#resume());
     this.#retrying = false;
     return !this.#waitingForMemory;
   }
 
   #wakeWaiters(): void {
-    this.#wake(this.#roomWaiters.splice(0));
-    this.#wake(this.#memoryWaiters.splice(0));
-  }
-
-  #wake(waiters: (() => void)[]): void {
-    for (const resolve of waiters) resolve();
+    if (this.#roomWaiters.length === 0) return;
+    const waiters = this.#roomWaiters;
+    this.#roomWaiters = [];
+    for (const waiter of waiters) {
+      if (this.open && this.output.unsentBytes > waiter.bytes) this.#roomWaiters.push(waiter);
+      else waiter.resolve();
+    }
   }
 
   /** The device hears of the departure when its last operation for this client is done. */

@@ -3,7 +3,14 @@
  * chunk by chunk; a longer read that must be whole (simple reply, or DF), gathered before its header is sent,
  * since an error after the header could not be told.
  */
-import { BLOCK_BYTES, HOLE_READ_BYTES_MIN, READ_PIECE_BYTES, SEND_EARLY_BYTES } from '../base/limits.js';
+import {
+  BLOCK_BYTES,
+  HOLE_READ_BYTES_MIN,
+  READ_PIECE_BYTES,
+  REPLY_BYTES_UNSENT_MAX,
+  SEND_EARLY_BYTES,
+  SMALL_CHUNK_BYTES,
+} from '../base/limits.js';
 import type { MaybePromise } from '../device/block-device.js';
 import type { Chunk } from './chunk-pool.js';
 import { wireErrorOf } from './errno.js';
@@ -30,10 +37,11 @@ export function startRead(session: Session, request: Request): boolean {
     return true;
   }
   if (length > READ_PIECE_BYTES) return gatherRead(session, request);
-  return readPiece(session, request, offset, length, true) !== SHORT_OF_MEMORY;
+  return readPiece(session, request, offset, length, true, false) !== SHORT_OF_MEMORY;
 }
 
 const SHORT_OF_MEMORY = 'short of memory';
+const SHORT_PIECE_BYTES = SMALL_CHUNK_BYTES - BLOCK_BYTES;
 
 /** True where [offset, offset + length) is worth telling in parts. Small reads are not asked about. */
 function hasHoles(session: Session, offset: number, length: number): boolean {
@@ -57,11 +65,12 @@ function readPiece(
   offset: number,
   length: number,
   done: boolean,
+  owed: boolean,
 ): MaybePromise<boolean> | typeof SHORT_OF_MEMORY {
   const { output, replies } = session;
   const header = replies.headerBytes;
   const total = header + length;
-  const at = output.reserve(total, false);
+  const at = output.reserve(total, owed);
   if (at < 0) return SHORT_OF_MEMORY;
   const { chunk } = output;
   let result: MaybePromise<void>;
@@ -103,13 +112,18 @@ function finishLater(
   });
 }
 
-/** A structured read in parts: holes as holes, data in pieces, at the pace at which the client takes them. */
+/**
+ * A structured read in parts: holes as holes, data in pieces, at the pace at which the client takes them. Where
+ * memory is short the pieces are small, and each waits until the client has taken the one before.
+ */
 async function streamRead(session: Session, request: Request): Promise<void> {
+  const { host } = session;
   const end = request.offset + request.length;
   let at = request.offset;
+  let short = false;
   while (at < end) {
-    await session.host.whenRoomy();
-    if (!session.host.open) return;
+    await host.whenUnsentAtMost(short ? 0 : REPLY_BYTES_UNSENT_MAX);
+    if (!host.open) return;
     const extent = nextExtent(session, request, at, end - at);
     if (extent === undefined) return;
     if (extent.hole) {
@@ -117,13 +131,16 @@ async function streamRead(session: Session, request: Request): Promise<void> {
       at += extent.length;
       continue;
     }
-    const length = pieceLength(at, extent.length);
-    const result = readPiece(session, request, at, length, at + length === end);
+    const length = pieceLength(at, extent.length, short ? SHORT_PIECE_BYTES : READ_PIECE_BYTES);
+    const result = readPiece(session, request, at, length, at + length === end, short);
     if (result === SHORT_OF_MEMORY) {
-      await session.host.whenMemory();
+      short = true;
       continue;
     }
     if (!(await result)) return;
+    // What the last wait for the device has queued goes out before the next one.
+    if (session.output.unsentBytes > 0) host.flushEarly();
+    short = false;
     at += length;
   }
 }
@@ -145,8 +162,8 @@ function nextExtent(
   }
 }
 
-/** At most a piece, ending on a block boundary unless it is the last. */
-function pieceLength(offset: number, left: number): number {
-  if (left <= READ_PIECE_BYTES) return left;
-  return READ_PIECE_BYTES - ((offset + READ_PIECE_BYTES) % BLOCK_BYTES);
+/** At most `bytesMax`, ending on a block boundary unless it is the last. */
+function pieceLength(offset: number, left: number, bytesMax: number): number {
+  if (left <= bytesMax) return left;
+  return bytesMax - ((offset + bytesMax) % BLOCK_BYTES);
 }

@@ -1,5 +1,6 @@
 /** Listeners, connections and what they share. Drives devices that an ExportSource names, and nothing else. */
 import type { Clock, Timer } from '../base/clock.js';
+import { messageOf } from '../base/errors.js';
 import { CONNECTIONS_MAX, STOP_DEADLINE_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { ChunkPool, type ChunkPoolStats } from './chunk-pool.js';
@@ -143,9 +144,15 @@ export class NbdServer implements ConnectionHost {
     }
     this.counters.accepted += 1;
     this.#sweep ??= this.#clock.setTimeout(() => this.#tick(), SWEEP_MS);
-    const connection = new Connection(this, transport, this.#nextId++);
-    this.#connections.add(connection);
-    connection.start();
+    try {
+      const connection = new Connection(this, transport, this.#nextId++);
+      this.#connections.add(connection);
+      connection.start();
+    } catch (error) {
+      // Out of memory, most likely: this client has to come again, and nobody else notices.
+      this.log.error({ peer: transport.peer, error: messageOf(error) }, 'cannot serve a connection');
+      transport.close();
+    }
   }
 
   #tick(): void {

@@ -21,7 +21,7 @@ import { startRead } from './reads.js';
 import type { ReceiveBuffer } from './receive-buffer.js';
 import type { ReplyBuffer } from './reply-buffer.js';
 import { ReplyWriter } from './reply-writer.js';
-import { validateRequest } from './validate.js';
+import { type RequestContext, validateRequest } from './validate.js';
 import { Command, CommandFlag, Errno, REQUEST_HEADER_BYTES } from './wire/constants.js';
 import { decodeRequest, emptyRequest, type Request } from './wire/request.js';
 
@@ -39,10 +39,8 @@ export interface SessionHost {
   kick(): void;
   /** Calls `kick` once memory is back. */
   waitForMemory(): void;
-  /** Resolves when little enough is unsent, or the connection is closed. */
-  whenRoomy(): Promise<void>;
-  /** Resolves when memory may be had again, or the connection is closed. */
-  whenMemory(): Promise<void>;
+  /** Undefined where that is so now; else resolves when so much or less is unsent, or the connection closed. */
+  whenUnsentAtMost(bytes: number): Promise<void> | undefined;
 }
 
 /**
@@ -66,7 +64,7 @@ export class Session {
   readonly host: SessionHost;
   /** Every new request is answered with ESHUTDOWN. */
   refusing = false;
-  readonly #negotiated: Negotiated;
+  readonly #context: { -readonly [K in keyof RequestContext]: RequestContext[K] };
   readonly #request: Request = emptyRequest();
   #write: IncomingWrite | undefined;
   #inFlight = 0;
@@ -78,7 +76,8 @@ export class Session {
     this.input = host.input;
     this.output = host.output;
     this.counters = host.counters;
-    this.#negotiated = negotiated;
+    const { structured, allocation } = negotiated;
+    this.#context = { sizeBytes: 0, readOnly: this.device.readOnly, structured, allocation };
     this.replies = new ReplyWriter(host.output, negotiated.structured);
   }
 
@@ -152,12 +151,8 @@ export class Session {
 
   /** Consumes the header and starts the request; undefined where parsing goes on. */
   #start(request: Request): Progress | undefined {
-    let errno = validateRequest(request, {
-      sizeBytes: this.device.sizeBytes,
-      readOnly: this.device.readOnly,
-      structured: this.#negotiated.structured,
-      allocation: this.#negotiated.allocation,
-    });
+    this.#context.sizeBytes = this.device.sizeBytes;
+    let errno = validateRequest(request, this.#context);
     if (this.refusing) errno = Errno.ESHUTDOWN;
     const error = errno === Errno.OK ? undefined : refusal(errno);
     if (request.type === Command.WRITE) return this.#startWrite(request, error);
