@@ -21,15 +21,17 @@ inline Napi::Error error_with_code(Napi::Env env, const char* code, const std::s
   throw error_with_code(env, "EINVAL", message);
 }
 
+// The number, or nothing where the value is none. One call into the engine: run functions have nine arguments.
+inline bool get_number(Napi::Value value, double& number) {
+  return napi_get_value_double(value.Env(), value, &number) == napi_ok;
+}
+
 // An integer argument in [min, max].
 inline int64_t int_arg(const Napi::CallbackInfo& info, size_t i, const char* name, int64_t min, int64_t max) {
-  const Napi::Value value = info[i];
-  if (value.IsNumber()) {
-    const double number = value.As<Napi::Number>().DoubleValue();
-    if (number >= static_cast<double>(min) && number <= static_cast<double>(max)) {
-      const auto integer = static_cast<int64_t>(number);
-      if (static_cast<double>(integer) == number) return integer;
-    }
+  double number = 0;
+  if (get_number(info[i], number) && number >= static_cast<double>(min) && number <= static_cast<double>(max)) {
+    const auto integer = static_cast<int64_t>(number);
+    if (static_cast<double>(integer) == number) return integer;
   }
   throw_invalid(info.Env(), std::string(name) + " must be an integer from " + std::to_string(min) + " to " +
                                 std::to_string(max));
@@ -37,9 +39,9 @@ inline int64_t int_arg(const Napi::CallbackInfo& info, size_t i, const char* nam
 
 // A handle or ref: any number; its user decides whether it names something.
 inline double number_arg(const Napi::CallbackInfo& info, size_t i, const char* name) {
-  const Napi::Value value = info[i];
-  if (!value.IsNumber()) throw_invalid(info.Env(), std::string(name) + " must be a number");
-  return value.As<Napi::Number>().DoubleValue();
+  double number = 0;
+  if (!get_number(info[i], number)) throw_invalid(info.Env(), std::string(name) + " must be a number");
+  return number;
 }
 
 inline bool bool_arg(const Napi::CallbackInfo& info, size_t i, const char* name) {

@@ -100,6 +100,8 @@ Napi::Value equals(const Napi::CallbackInfo& info) {
 
 Block mac_of(const Napi::CallbackInfo& info) {
   const std::string label = string_arg(info, 1, "label");
+  // A zero byte separates the label from the context in the KDF.
+  if (label.find('\0') != std::string::npos) throw_invalid(info.Env(), "label must not contain a zero byte");
   const auto context = bytes_arg(info, 2, "context");
   const auto data = bytes_arg(info, 3, "data");
   Block mac;

@@ -101,7 +101,7 @@ export interface Addon {
   /** Writes the key as 44 base64 characters to `text` at `start`. For the local: keyring file alone. */
   keyExportBase64(key: KeyHandle, text: Uint8Array, start: number): void;
   keyRetain(key: KeyHandle): void;
-  /** The last release wipes the slot. */
+  /** The last release wipes the slot, and revokes and wipes every segment key derived from it, as keyRevoke does. */
   keyRelease(key: KeyHandle): void;
   /** Wipes the slot and every segment key derived from it, for all threads, whoever still holds it. Jobs under
    *  way end with RUN_REVOKED. Returns when the bytes are gone. */
@@ -209,7 +209,8 @@ export interface Addon {
   fileLock(fd: number): boolean;
   /** fallocate(2) of [0, bytes) on a thread of its own; rejects with an Error whose code is the errno name. */
   fileAllocate(fd: number, bytes: number): Promise<void>;
-  /** Raises RLIMIT_NOFILE to its hard limit, RLIMIT_MEMLOCK likewise; returns the limits in force. */
+  /** Raises RLIMIT_NOFILE to its hard limit, RLIMIT_MEMLOCK likewise; returns the limits in force. To be called
+   *  before the first key exists: memory that could not be locked then is not locked later. */
   processLimits(): { openFiles: number; lockedBytes: number };
 }
 

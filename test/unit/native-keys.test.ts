@@ -260,6 +260,7 @@ describe('moving keys in and out', () => {
       mac[i]! ^= 0x80;
     }
     expect(addon.keyMacVerify(key, 'b/label', context, data, mac)).toBe(false);
+    expect(outcome(() => addon.keyMac(key, 'a\0label', context, data))).toBe('EINVAL');
     expect(outcome(() => addon.keyMacVerify(key, 'a/label', context, data, mac.subarray(1)))).toBe('EINVAL');
     addon.keyRelease(key);
   });
