@@ -342,7 +342,14 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     this.input.rest();
     this.#wakeWaiters();
     if (this.#leaving !== undefined && this.inFlight === 0 && this.output.unsentBytes === 0) this.#leave();
+    // What held it up has gone with this very flush: no event will come to say so. Others get their turn first.
+    if (this.#paused && this.#canGoOn) setImmediate(() => this.kick());
     this.#watch();
+  }
+
+  get #canGoOn(): boolean {
+    if (this.#state === 'serving') return this.#session?.roomy === true && !this.#waitingForMemory;
+    return this.#state === 'handshake' && this.output.unsentBytes < REPLY_BYTES_UNSENT_MAX;
   }
 
   #watch(): void {
