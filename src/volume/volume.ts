@@ -233,7 +233,8 @@ export class Volume implements BlockDevice {
 
   /**
    * Refuses new requests, waits for those under way, makes everything acknowledged durable, checkpoints and closes.
-   * The caller then revokes the DEKs. Past the deadline it resolves all the same: the keys must go.
+   * The caller then revokes the DEKs, whatever happens here. Rejects where closing failed; past the deadline it resolves
+   * all the same, since the keys must go.
    */
   async stop(deadlineMs: number): Promise<void> {
     if (this.#stopped) return;
@@ -248,12 +249,11 @@ export class Volume implements BlockDevice {
       }, deadlineMs);
     });
     const orderly = this.#drain().then(() => this.#engine.close(this.#failure === undefined));
-    await Promise.race([
-      deadline,
-      orderly.catch((error: unknown) =>
-        log.error({ reason: messageOf(error) }, 'the volume did not close cleanly'),
-      ),
-    ]);
+    // After the deadline nobody waits for this any more; until then its failure is the caller's.
+    orderly.catch((error: unknown) =>
+      log.error({ reason: messageOf(error) }, 'the volume did not close cleanly'),
+    );
+    await Promise.race([deadline, orderly]);
     if (late) log.error({ volume: this.name, deadlineMs }, 'the volume missed its deadline to stop');
   }
 
