@@ -3,6 +3,7 @@
  * writes buffers that it is given, and knows nothing of keys or files. MACs are the caller's.
  */
 import { ByteReader, ByteWriter } from '../base/bytes.js';
+import type { Suite } from '../base/ciphers.js';
 import { SealbdError } from '../base/errors.js';
 import { BLOCK_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_SLOTS, SLOT_BYTES } from '../base/limits.js';
 
@@ -13,7 +14,7 @@ export const UUID_BYTES = 16;
 export const SEGMENT_KIND_HEAD = 1;
 export const SEGMENT_KIND_MOVED = 2;
 export type SegmentKind = typeof SEGMENT_KIND_HEAD | typeof SEGMENT_KIND_MOVED;
-export type SuiteId = 0 | 1 | 2;
+export type SuiteId = Suite;
 
 export const SLOT_KIND_DATA = 1;
 export const SLOT_KIND_EXTENTS = 2;

@@ -73,6 +73,9 @@ export class Checkpointer {
   #tailWaiters: (() => void)[] = [];
   #stopped = false;
   #running = false;
+  #publishing = false;
+  /** A checkpoint is about to start because the tail is long. */
+  #due = false;
   checkpoints = 0;
   retired = 0;
   /** Runs after each checkpoint. */
@@ -98,7 +101,12 @@ export class Checkpointer {
 
   /** Called as the log grows: starts a checkpoint where the tail has become long. */
   grown(): void {
-    if (this.#options.head.tailSlots >= this.#options.checkpointSlots) this.#startTimer(0);
+    if (this.#due || this.#options.head.tailSlots < this.#options.checkpointSlots) return;
+    this.#due = true;
+    setImmediate(() => {
+      this.#due = false;
+      this.#runInBackground();
+    });
   }
 
   /** Resolves when a checkpoint that started after this call is durable and its garbage is gone. */
@@ -113,14 +121,12 @@ export class Checkpointer {
   }
 
   #startTimer(delayMs: number): void {
-    if (this.#stopped) return;
-    if (this.#timer !== undefined && delayMs > 0) return;
-    this.#timer?.cancel();
+    if (this.#stopped || this.#timer !== undefined) return;
     this.#timer = this.#options.clock.setTimeout(() => this.#runInBackground(), delayMs);
   }
 
   #runInBackground(): void {
-    if (this.#running) return;
+    if (this.#running || this.#stopped) return;
     this.#running = true;
     this.run()
       .catch((error: unknown) => {
@@ -129,6 +135,8 @@ export class Checkpointer {
       })
       .finally(() => {
         this.#running = false;
+        // Whoever came after the cut waits for the next one.
+        if (this.#tailWaiters.length > 0) this.#runInBackground();
       });
   }
 
@@ -211,7 +219,12 @@ export class Checkpointer {
       mappedBlocks: cut.mappedBlocks,
       runs,
     };
-    await writeRoot(store, encodeRoot(uuid, root, dek));
+    this.#publishing = true;
+    try {
+      await writeRoot(store, encodeRoot(uuid, root, dek));
+    } finally {
+      this.#publishing = false;
+    }
     this.#root = root;
   }
 
@@ -234,21 +247,31 @@ export class Checkpointer {
 
   /** Re-reads both copies of the root and every map file; what does not authenticate, in words. */
   async verify(): Promise<string[]> {
-    const { store, uuid, deks, log } = this.#options;
-    const problems: string[] = [];
-    try {
-      const { intact } = await readRoot(store, uuid, deks, log);
-      // The copies differ for an instant while a checkpoint is published.
-      if (!intact && !this.#running) problems.push('checkpoint: the copies of the root differ');
-    } catch (error) {
-      problems.push(messageOf(error));
-    }
-    return [...problems, ...(await this.#runs.verify(this.#root.runs))];
+    return [...(await this.#verifyRoot()), ...(await this.#runs.verify(this.#root.runs))];
   }
 
-  /** No further checkpoint starts by itself. */
+  async #verifyRoot(): Promise<string[]> {
+    const { store, uuid, deks, log } = this.#options;
+    for (;;) {
+      const generation = this.#generation;
+      try {
+        const { intact } = await readRoot(store, uuid, deks, log);
+        if (intact) return [];
+        // While a checkpoint is published its copies differ for an instant.
+        if (generation === this.#generation && !this.#publishing) {
+          return ['checkpoint: the copies of the root differ'];
+        }
+      } catch (error) {
+        return [messageOf(error)];
+      }
+      await sleep(this.#options.clock, PIN_WAIT_MS);
+    }
+  }
+
+  /** No further checkpoint starts by itself, and nobody waits for one. */
   stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();
+    for (const waiter of this.#tailWaiters.splice(0)) waiter();
   }
 }

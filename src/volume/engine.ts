@@ -195,7 +195,10 @@ async function assemble(
     onGrown,
     reclaim: () => reclaim(checkpointer, compactor),
     whenTailShrinks: () => checkpointer.whenTailShrinks(),
-    onFailure: options.onFailure,
+    onFailure(error) {
+      checkpointer.stop();
+      options.onFailure(error);
+    },
   });
   const committer = new Committer(() => head.commit());
   const compactor = new Compactor({

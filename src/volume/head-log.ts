@@ -27,7 +27,7 @@ export interface HeadLogOptions {
   /** Waits until the tail has become shorter. */
   whenTailShrinks(): Promise<void>;
   /** Something that can't be repaired in place went wrong: the volume takes no more writes. */
-  onFailure(error: unknown): void;
+  onFailure(error: SealbdError): void;
 }
 
 export interface HeadCut {
@@ -213,11 +213,20 @@ export class HeadLog {
       if (!isSealbdError(error, 'ENOSPC')) throw error;
       // The attempt that failed may have been another's, without the reserve.
       if (urgent) return this.#prepare(true);
-      if (!(await this.#options.reclaim())) {
+      if (!(await this.#reclaim())) {
         this.#noSpaceUntil = this.#options.clock.monotonic() + NO_SPACE_MEMORY_MS;
         throw error;
       }
       await this.#prepare(false);
+    }
+  }
+
+  async #reclaim(): Promise<boolean> {
+    try {
+      return await this.#options.reclaim();
+    } catch (error) {
+      this.#options.writer.log.warn({ reason: messageOf(error) }, 'no space could be reclaimed');
+      return false;
     }
   }
 

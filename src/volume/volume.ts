@@ -1,10 +1,10 @@
+import { suiteName } from '../base/ciphers.js';
 import type { Clock } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
 import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SLOT_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { MaybePromise } from '../base/maybe-promise.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
-import { SUITE_NAMES } from '../cipher/suites.js';
 import type { BlockDevice, Extent } from '../device/block-device.js';
 import type { KeyHandle } from '../native/addon.js';
 import { Arena } from '../native/arena.js';
@@ -93,7 +93,7 @@ export class Volume implements BlockDevice {
     this.#engine = engine;
     this.#sizeBytes = options.sizeBytes;
     this.name = options.name;
-    this.description = `sealed volume, ${SUITE_NAMES[options.suite]}`;
+    this.description = `sealed volume, ${suiteName(options.suite)}`;
   }
 
   get sizeBytes(): number {
