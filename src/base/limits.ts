@@ -65,7 +65,7 @@ export const SEND_EARLY_BYTES = 256 * KiB;
 /** A WRITE still arriving is handed on in pieces of at least so much, where memory allows. */
 export const WRITE_PIECE_BYTES_MIN = 64 * KiB;
 /** Most bytes that one read of a socket takes. */
-export const RECEIVE_BYTES_MAX = MiB;
+export const RECEIVE_BYTES_MAX = 512 * KiB;
 /** What one connection always gets for its input and its replies. */
 export const SMALL_CHUNK_BYTES = 32 * KiB;
 export const SMALL_CHUNKS_MAX = 2 * CONNECTIONS_MAX;

@@ -4,45 +4,20 @@
  * and from the server's sweep (`tick`).
  */
 import { messageOf } from '../base/errors.js';
-import {
-  HANDSHAKE_TIMEOUT_MS,
-  LINGER_MS,
-  REPLY_BYTES_UNSENT_MAX,
-  SEND_STALL_MS,
-  SEND_STALL_SHORT_OF_MEMORY_MS,
-} from '../base/limits.js';
-import type { Logger } from '../base/log.js';
+import { HANDSHAKE_TIMEOUT_MS, LINGER_MS, REPLY_BYTES_UNSENT_MAX } from '../base/limits.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { IO_READABLE, IO_WRITABLE } from '../native/addon.js';
 import type { ChunkPool } from './chunk-pool.js';
+import type { ConnectionHost } from './connection-host.js';
 import type { Counters } from './counters.js';
 import type { ExportSource } from './exports.js';
 import { Handshake } from './handshake.js';
 import type { NegotiationHost, Outcome, TlsMode } from './negotiation.js';
 import { ReceiveBuffer } from './receive-buffer.js';
 import { ReplyBuffer } from './reply-buffer.js';
+import { SendWatch } from './send-watch.js';
 import { Session, type SessionHost } from './session.js';
 import { type Transport, type TransportEvents, WOULD_BLOCK } from './transport.js';
-
-/** How TLS would be put under a connection: the given transport carries the records from then on. */
-export interface TlsUpgrade {
-  readonly required: boolean;
-  upgrade(transport: Transport): Transport;
-}
-
-/** What connections share. */
-export interface ConnectionHost {
-  readonly exports: ExportSource;
-  readonly pool: ChunkPool;
-  readonly counters: Counters;
-  readonly log: Logger;
-  readonly tls: TlsUpgrade | undefined;
-  readonly shuttingDown: boolean;
-  monotonic(): number;
-  /** A device or the server sent a client away, and nothing is in flight for it any more. */
-  dismissed(): void;
-  closed(connection: Connection): void;
-}
 
 type State = 'handshake' | 'serving' | 'lingering' | 'closed';
 
@@ -65,12 +40,10 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
   /** Once nothing is in flight and all is sent, close: at once, or after the client had time to read. */
   #leaving: 'close' | 'linger' | undefined;
   #deadline: number;
-  #stalledSince: number;
-  #progressed = false;
+  readonly #sends: SendWatch;
   #kicked = false;
   #waitingForMemory = false;
   #retrying = false;
-  #roomWaiters: { readonly bytes: number; readonly resolve: () => void }[] = [];
   #detach: (() => void) | undefined;
 
   constructor(host: ConnectionHost, transport: Transport, id: number) {
@@ -81,8 +54,9 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     this.input = new ReceiveBuffer(host.pool);
     this.output = new ReplyBuffer(host.pool);
     this.#transport = transport;
-    this.#stalledSince = host.monotonic();
-    this.#deadline = this.#stalledSince + HANDSHAKE_TIMEOUT_MS;
+    const now = host.monotonic();
+    this.#sends = new SendWatch(now);
+    this.#deadline = now + HANDSHAKE_TIMEOUT_MS;
     transport.events = this;
     this.#handshake = new Handshake(this);
   }
@@ -134,13 +108,9 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
       this.close();
       return;
     }
-    if (this.output.unsentBytes === 0 || this.#progressed) {
-      this.#progressed = false;
-      this.#stalledSince = now;
-      return;
+    if (this.#sends.isStalled(now, this.output.unsentBytes, this.pool.short)) {
+      this.#drop('the client does not take its replies');
     }
-    const limit = this.pool.short ? SEND_STALL_SHORT_OF_MEMORY_MS : SEND_STALL_MS;
-    if (now - this.#stalledSince > limit) this.#drop('the client does not take its replies');
   }
 
   /** Closes now, whatever is unsent. Operations under way finish and are not answered. */
@@ -151,7 +121,7 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     this.#transport.close();
     this.input.clear();
     this.output.clear();
-    this.#wakeWaiters();
+    this.#sends.wake(0);
     this.#detachIfIdle();
     this.#host.closed(this);
   }
@@ -214,7 +184,7 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
 
   whenUnsentAtMost(bytes: number): Promise<void> | undefined {
     if (!this.open || this.output.unsentBytes <= bytes) return undefined;
-    return new Promise((resolve) => this.#roomWaiters.push({ bytes, resolve }));
+    return this.#sends.whenAtMost(bytes);
   }
 
   // For the transport.
@@ -340,7 +310,7 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     this.#flush();
     if (this.#isClosed()) return;
     this.input.rest();
-    this.#wakeWaiters();
+    this.#sends.wake(this.output.unsentBytes);
     if (this.#leaving !== undefined && this.inFlight === 0 && this.output.unsentBytes === 0) this.#leave();
     // What held it up has gone with this very flush: no event will come to say so. Others get their turn first.
     if (this.#paused && this.#canGoOn) setImmediate(() => this.kick());
@@ -378,7 +348,7 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
       this.close();
       return;
     }
-    if (sent > 0) this.#progressed = true;
+    if (sent > 0) this.#sends.progress();
   }
 
   #memoryIsBack(): boolean {
@@ -387,16 +357,6 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     this.#guarded(() => this.#resume());
     this.#retrying = false;
     return !this.#waitingForMemory;
-  }
-
-  #wakeWaiters(): void {
-    if (this.#roomWaiters.length === 0) return;
-    const waiters = this.#roomWaiters;
-    this.#roomWaiters = [];
-    for (const waiter of waiters) {
-      if (this.open && this.output.unsentBytes > waiter.bytes) this.#roomWaiters.push(waiter);
-      else waiter.resolve();
-    }
   }
 
   /** The device hears of the departure when its last operation for this client is done. */

@@ -1,0 +1,26 @@
+import type { Logger } from '../base/log.js';
+import type { ChunkPool } from './chunk-pool.js';
+import type { Connection } from './connection.js';
+import type { Counters } from './counters.js';
+import type { ExportSource } from './exports.js';
+import type { Transport } from './transport.js';
+
+/** How TLS would be put under a connection: the given transport carries the records from then on. */
+export interface TlsUpgrade {
+  readonly required: boolean;
+  upgrade(transport: Transport): Transport;
+}
+
+/** What connections share. */
+export interface ConnectionHost {
+  readonly exports: ExportSource;
+  readonly pool: ChunkPool;
+  readonly counters: Counters;
+  readonly log: Logger;
+  readonly tls: TlsUpgrade | undefined;
+  readonly shuttingDown: boolean;
+  monotonic(): number;
+  /** A device or the server sent a client away, and nothing is in flight for it any more. */
+  dismissed(): void;
+  closed(connection: Connection): void;
+}
