@@ -2,10 +2,13 @@
 import { z } from 'zod';
 import { CIPHER_NAMES } from '../base/ciphers.js';
 import { isSealbdError } from '../base/errors.js';
-import { NAME_PATTERN } from '../base/limits.js';
+import { NAME_PATTERN, SEGMENT_SLOTS } from '../base/limits.js';
 import { parseDuration, parseSize } from '../base/units.js';
 
 export const ADMIN_TOKEN_CHARACTERS_MIN = 16;
+/** Shorter segments leave no slots for the trims of a full one. */
+const SEGMENT_SLOTS_MIN = 16;
+const SPARES_MAX = 1024;
 const KEY_URI_PATTERN = /^[a-z]+:.+$/;
 
 /** Text that `parse` takes, with its USAGE message as the issue. */
@@ -59,6 +62,14 @@ export const configSchema = z.strictObject({
       checkpoint_interval: duration.optional(),
       /** Memory for the block map of one volume. */
       map_memory_max: size.optional(),
+      /** Blocks in a new segment file. */
+      segment_slots: z.int().min(SEGMENT_SLOTS_MIN).max(SEGMENT_SLOTS).optional(),
+      /** Dead share of the stored blocks above which compaction runs. */
+      garbage_ratio: z.number().min(0.01).max(0.99).optional(),
+      /** Preallocated segment files kept for reuse. */
+      spares: z.int().min(0).max(SPARES_MAX).optional(),
+      /** Preallocated segment files kept for what must go on when the disk is full. */
+      reserve: z.int().min(1).max(SPARES_MAX).optional(),
     })
     .optional(),
   volumes: z.record(z.string().regex(NAME_PATTERN, 'expected a volume name'), volumePinSchema).optional(),

@@ -34,6 +34,10 @@ function tuningOf(config: TuningConfig): Partial<VolumeTuning> {
       checkpointBytes === undefined ? undefined : Math.max(1, Math.floor(checkpointBytes / SLOT_BYTES)),
     checkpointIntervalMs: config.checkpoint_interval,
     mapBytesMax: config.map_memory_max,
+    segmentSlots: config.segment_slots,
+    garbageRatio: config.garbage_ratio,
+    sparesMax: config.spares,
+    reserveSegments: config.reserve,
   };
   // A key that is undefined would override the engine's default.
   return Object.fromEntries(Object.entries(tuning).filter(([, value]) => value !== undefined));

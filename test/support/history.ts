@@ -1,53 +1,58 @@
+/** One change of one block, as the client knows it. */
+export interface Change {
+  readonly version: number;
+  /** The client was told that it is done. */
+  acknowledged: boolean;
+}
+
 /**
  * The oracle of the crash tests: for every block the versions that it may have after a crash. Version 0 is zeros. What
  * was acknowledged before a flush that completed must be there; of everything after it, any version may.
  */
 export class History {
-  readonly #versions: number[][];
-  /** Versions of each block that flushes have made impossible, so that positions stay comparable. */
-  readonly #dropped: number[];
-  readonly #doubtful = new Set<string>();
+  readonly #changes: Change[][];
   #frozen = false;
 
   constructor(blocks: number) {
-    this.#versions = Array.from({ length: blocks }, () => [0]);
-    this.#dropped = new Array(blocks).fill(0);
+    this.#changes = Array.from({ length: blocks }, () => [{ version: 0, acknowledged: true }]);
   }
 
   get blocks(): number {
-    return this.#versions.length;
+    return this.#changes.length;
   }
 
-  /** The request was sent: from here on a crash may show it. */
-  issue(lba: number, version: number): void {
-    this.#versions[lba].push(version);
+  /** The request was sent: from here on a crash may show it. At most one request of a block is under way at a time. */
+  issue(lba: number, version: number, acknowledged = true): Change {
+    const change = { version, acknowledged };
+    this.#changes[lba].push(change);
+    return change;
   }
 
   /** The request of this version failed: the block has it, or what it had before. */
   doubt(lba: number, version: number): void {
-    this.#doubtful.add(`${lba}:${version}`);
+    for (const change of this.#changes[lba]) if (change.version === version) change.acknowledged = false;
   }
 
-  /** Position of the last version that was acknowledged. */
-  #acknowledged(lba: number): number {
-    const versions = this.#versions[lba];
-    let last = versions.length - 1;
-    while (last > 0 && this.#doubtful.has(`${lba}:${versions[last]}`)) last--;
-    return this.#dropped[lba] + last;
+  #lastAcknowledged(lba: number): Change {
+    return this.#changes[lba].findLast((change) => change.acknowledged) ?? this.#changes[lba][0];
   }
 
-  /** A flush is sent when no other change is under way. Returns what to call when it completes. */
+  /** A flush is sent. Returns what to call when it completes. */
   flushing(): () => void {
-    const latest = this.#versions.map((_, lba) => this.#acknowledged(lba));
+    const latest = this.#changes.map((_, lba) => this.#lastAcknowledged(lba));
     return () => {
       if (this.#frozen) return;
-      latest.forEach((position, lba) => {
-        const drop = position - this.#dropped[lba];
-        if (drop <= 0) return;
-        this.#versions[lba].splice(0, drop);
-        this.#dropped[lba] += drop;
+      latest.forEach((change, lba) => {
+        this.durable(lba, change);
       });
     };
+  }
+
+  /** This change is on the disk: what came before it can't be seen any more. */
+  durable(lba: number, change: Change): void {
+    const position = this.#changes[lba].indexOf(change);
+    // A later flush may have completed first, and dropped it.
+    if (position > 0) this.#changes[lba].splice(0, position);
   }
 
   /** The crash is now: flushes that complete later promise nothing. */
@@ -56,11 +61,16 @@ export class History {
   }
 
   allowed(lba: number): readonly number[] {
-    return this.#versions[lba];
+    return this.#changes[lba].map((change) => change.version);
+  }
+
+  /** What a read gives while nothing of this block is under way, and no request of it failed. */
+  current(lba: number): number {
+    return this.#lastAcknowledged(lba).version;
   }
 
   /** After a crash: the block has this version now, and it is durable. */
   settle(lba: number, version: number): void {
-    this.#versions[lba] = [version];
+    this.#changes[lba] = [{ version, acknowledged: true }];
   }
 }
