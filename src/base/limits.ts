@@ -56,7 +56,8 @@ export const LINGER_MS = 1_000;
 /** Pause of a listener after the process ran out of descriptors or memory. */
 export const ACCEPT_PAUSE_MS = 100;
 export const ACCEPT_BACKLOG = 1024;
-export const SOCKET_BUFFER_BYTES = 4 * MiB;
+/** Larger ones are slower: what waits in the kernel falls out of the cache before it is read. */
+export const SOCKET_BUFFER_BYTES = 512 * KiB;
 /** Longer reads are done in pieces, and one that meets a hole is told about it above the second number. */
 export const READ_PIECE_BYTES = MiB;
 export const HOLE_READ_BYTES_MIN = 64 * KiB;

@@ -31,7 +31,8 @@ export function startRead(session: Session, request: Request): boolean {
   }
   if (!whole && (length > READ_PIECE_BYTES || hasHoles(session, offset, length))) {
     const own = { ...request };
-    session.track(streamRead(session, own), 0, undefined, (error) => {
+    // A stream has one piece under way at a time, so that is what it counts for.
+    session.track(streamRead(session, own), READ_PIECE_BYTES, undefined, (error) => {
       if (error !== undefined) session.fail(own, error);
     });
     return true;
@@ -122,7 +123,12 @@ async function streamRead(session: Session, request: Request): Promise<void> {
   let at = request.offset;
   let short = false;
   while (at < end) {
-    await host.whenUnsentAtMost(short ? 0 : REPLY_BYTES_UNSENT_MAX);
+    // Room that is there is used at once: after an await another stream may have taken it.
+    const room = host.whenUnsentAtMost(short ? 0 : REPLY_BYTES_UNSENT_MAX);
+    if (room !== undefined) {
+      await room;
+      continue;
+    }
     if (!host.open) return;
     const extent = nextExtent(session, request, at, end - at);
     if (extent === undefined) return;

@@ -48,6 +48,13 @@ async function serving(options: { structured?: boolean } = {}): Promise<RawClien
   return client;
 }
 
+/** A large chunk of the server's, to write from. */
+function pinned() {
+  const chunk = test.server.pool.takeLarge();
+  if (chunk === undefined) throw new Error('no chunk');
+  return { arena: chunk.arena, release: () => chunk.release() };
+}
+
 /** Asks for much and reads nothing. */
 async function slowReader(requests: number, flags = 0): Promise<RawClient> {
   const client = await serving();
@@ -162,7 +169,9 @@ describe('requests in flight', () => {
 
 describe('slow readers', () => {
   it('hold a bounded part of memory and are dropped when they take nothing', async () => {
-    disk.write(test.server.pool.takeLarge()!.arena, 0, 0, 2 * MiB);
+    const { arena, release } = pinned();
+    disk.write(arena, 0, 0, 2 * MiB);
+    release();
     const slow = await slowReader(20);
     await eventually(() => test.server.stats().requests.read > 0, 'requests arrived');
     await new Promise((resolve) => setTimeout(resolve, 100));
@@ -172,6 +181,21 @@ describe('slow readers', () => {
     clock.skip(SEND_STALL_MS + 1);
     await eventually(() => test.server.stats().connections === 0, 'it is dropped');
     await slow.close();
+  });
+
+  it('with many long reads at a device that is slow too hold no more than the limit of a connection', async () => {
+    const { arena, release } = pinned();
+    disk.write(arena, 0, 0, 2 * MiB);
+    release();
+    let reads = 0;
+    disk.delay = () => {
+      reads += 1;
+      return new Promise<void>(() => undefined);
+    };
+    await slowReader(250);
+    await eventually(() => reads > 0, 'the device is asked');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(test.server.stats().memory.bytes).toBeLessThanOrEqual(72 * MiB);
   });
 
   it('together cannot take all memory from the others for long', async () => {
