@@ -87,6 +87,22 @@ describe('reads and writes', () => {
     await expectInStep();
   });
 
+  it('long reads of every kind, asked for in one go, are all answered', async () => {
+    for (const [length, flags, count] of [
+      [8 * MiB, CommandFlag.DF, 20],
+      [MiB, 0, 150],
+      [60_000, 0, 1500],
+    ]) {
+      const cookies = new Set<number>();
+      for (let i = 0; i < count; i++) cookies.add(client.send(Command.READ, i * 4096, length, { flags }));
+      while (cookies.size > 0) {
+        const { cookie, done, error } = await client.message();
+        expect(error).toBe(Errno.OK);
+        if (done) expect(cookies.delete(cookie)).toBe(true);
+      }
+    }
+  });
+
   it('a batch of pipelined requests is answered, each with its cookie', async () => {
     const cookies = [];
     for (let i = 0; i < 300; i++) {
