@@ -1,10 +1,8 @@
 /**
- * Memory and time of the block map. Each case runs in a process of its own:
- *   npx tsc -p tsconfig.json --outDir build/bench && node build/bench/bench/micro/block-map.js [case]
+ * Memory and time of the block map. Each case runs in a process of its own; `npm run bench -- --group map` runs all,
+ * and with the name of a case this program runs that one.
  * Cases that touch blocks at random mostly wait for the machine's memory: compare ratios.
  */
-import { execFileSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { BlockMap } from '../../src/volume/block-map.js';
 
 const BLOCKS = 13_100_000;
@@ -152,13 +150,8 @@ const CASES: Record<string, () => Result> = {
 };
 
 const name = process.argv[2];
-if (name === undefined) {
-  for (const each of Object.keys(CASES)) {
-    const file = fileURLToPath(import.meta.url);
-    const output = execFileSync(process.execPath, [...process.execArgv, file, each], { encoding: 'utf8' });
-    console.log(`${each}: ${output.trim()}`);
-  }
-} else {
+if (name === undefined) console.log(JSON.stringify(Object.keys(CASES)));
+else {
   const run = CASES[name];
   if (!run) throw new Error(`no case '${name}'; there are: ${Object.keys(CASES).join(', ')}`);
   console.log(JSON.stringify(run()));

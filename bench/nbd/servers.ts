@@ -1,0 +1,133 @@
+/** The servers that are compared, each a real process with one volume of the same size on the same medium. */
+import { type ChildProcess, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { type Programs, run, stop, until } from './processes.js';
+
+const READY_TIMEOUT_MS = 30_000;
+const COMMAND_TIMEOUT_MS = 60_000;
+/** Clock ticks of /proc/PID/stat: USER_HZ, which is 100 on every architecture that Linux has today. */
+const TICKS_PER_SECOND = 100;
+
+export interface Server {
+  readonly name: string;
+  readonly uri: string;
+  /** Processor time that the process has had, user and system. */
+  cpuSeconds(): number;
+  stop(): Promise<void>;
+}
+
+export interface Place {
+  readonly programs: Programs;
+  readonly root: string;
+  readonly directory: string;
+  readonly sizeBytes: number;
+}
+
+export function isInstalled(program: string): boolean {
+  return spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
+}
+
+/** A daemon with one volume. `config` is TOML. */
+export async function startSealbd(
+  place: Place,
+  name: string,
+  cipher: string,
+  config: string,
+): Promise<Server> {
+  const { programs, root, sizeBytes } = place;
+  const main = join(root, 'dist/cli/main.js');
+  if (!existsSync(main)) throw new Error('dist/ is missing: run "npm run build" first');
+  const directory = join(place.directory, name);
+  mkdirSync(directory, { recursive: true });
+  const configFile = join(directory, 'config.toml');
+  writeFileSync(configFile, config);
+  const data = join(directory, 'data');
+  const serve = [main, 'serve', '--data', data, '--config', configFile, '--listen', '127.0.0.1:0'];
+  const child = programs.spawn(process.execPath, serve, 'pipe');
+  child.stdout!.resume();
+  let log = '';
+  child.stderr!.setEncoding('utf8').on('data', (part: string) => {
+    log += part;
+  });
+  const address = await until(child, `${name}: sealbd`, READY_TIMEOUT_MS, () => listenAddress(log));
+  const create = ['volume', 'create', 'bench', '--size', String(sizeBytes), '--cipher', cipher];
+  await run(programs, process.execPath, [main, ...create, '--data', data], COMMAND_TIMEOUT_MS);
+  return serverOf(name, `nbd://${address}/bench`, child, () => assertNoErrors(name, log));
+}
+
+function listenAddress(log: string): string | undefined {
+  const line = log.split('\n').find((each) => each.includes('"msg":"ready'));
+  return line === undefined ? undefined : (JSON.parse(line) as { listen: string[] }).listen[0];
+}
+
+const PINO_ERROR = 50;
+
+/** A daemon that logged an error did not do the work that was timed. */
+function assertNoErrors(name: string, log: string): void {
+  for (const line of log.split('\n').filter((each) => each.startsWith('{'))) {
+    const { level } = JSON.parse(line) as { level: number };
+    if (level >= PINO_ERROR) throw new Error(`${name} logged an error: ${line}`);
+  }
+}
+
+/** The plaintext bar: nbdkit's file plugin. */
+export async function startNbdkit(place: Place, name: string): Promise<Server> {
+  const directory = join(place.directory, name);
+  mkdirSync(directory, { recursive: true });
+  const file = join(directory, 'disk');
+  writeFileSync(file, '');
+  truncateSync(file, place.sizeBytes);
+  const pidFile = join(directory, 'pid');
+  const port = await freePort();
+  const args = [
+    '-f',
+    '--exit-with-parent',
+    '-i',
+    '127.0.0.1',
+    '-p',
+    String(port),
+    '-P',
+    pidFile,
+    'file',
+    file,
+  ];
+  const child = place.programs.spawn('nbdkit', args, 'ignore');
+  // nbdkit writes its pid file once it listens.
+  await until(child, name, READY_TIMEOUT_MS, () => (existsSync(pidFile) ? true : undefined));
+  return serverOf(name, `nbd://127.0.0.1:${port}`, child, () => undefined);
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address();
+      probe.close(() => {
+        if (address === null || typeof address === 'string') reject(new Error('no port'));
+        else resolve(address.port);
+      });
+    });
+  });
+}
+
+function serverOf(name: string, uri: string, child: ChildProcess, check: () => void): Server {
+  return {
+    name,
+    uri,
+    cpuSeconds: () => cpuSeconds(child.pid!),
+    async stop() {
+      await stop(child, name);
+      check();
+    },
+  };
+}
+
+function cpuSeconds(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  // The name in parentheses may contain anything; utime and stime are the 14th and 15th field.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+}

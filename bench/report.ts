@@ -1,0 +1,59 @@
+/** Results as Markdown. */
+import type { BenchFile, Cell, Column, GroupResult, Table } from './result.js';
+
+const TITLES: Readonly<Record<string, string>> = {
+  kernels: 'Kernels',
+  crossover: 'Inline or pool',
+  map: 'Block map',
+  nbd: 'Over NBD',
+};
+
+function show(value: Cell | undefined, { digits }: Column): string {
+  if (typeof value === 'number') return digits === undefined ? String(value) : value.toFixed(digits);
+  return value ?? '';
+}
+
+function renderTable({ title, columns, rows }: Table): string {
+  // Numbers line up on the right.
+  const ruler = columns.map(({ key }) => (rows.some((row) => typeof row[key] === 'number') ? '---:' : '---'));
+  const lines = [columns.map(({ label }) => label), ruler].concat(
+    rows.map((row) => columns.map((column) => show(row[column.key], column))),
+  );
+  return `**${title}**\n\n${lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n')}\n`;
+}
+
+function renderGroup(name: string, { notes, tables }: GroupResult): string {
+  const shown = tables.filter((table) => table.raw !== true);
+  const parts = [...notes.map((note) => `- ${note}`)].join('\n');
+  return `## ${TITLES[name] ?? name}\n\n${parts}\n\n${shown.map(renderTable).join('\n')}`;
+}
+
+function renderConditions({ conditions, loadAverageAfter, quick }: BenchFile): string {
+  const { programs, cpuFlags, loadAverageBefore } = conditions;
+  const load = (values: readonly number[]): string => values.map((value) => value.toFixed(2)).join(' ');
+  const gib = (conditions.memoryBytes / 2 ** 30).toFixed(0);
+  const lines: [string, string][] = [
+    ['date', conditions.date],
+    ['sealbd', `${conditions.sealbd}, commit ${conditions.commit}`],
+    ['processor', `${conditions.cpu}, ${conditions.cores} cores, ${gib} GiB (${cpuFlags.join(' ')})`],
+    ['kernel in use', `${conditions.kernel} (SEALBD_CPU ${conditions.sealbdCpu || 'not set'})`],
+    ['system', `${conditions.system}, ${conditions.fileSystem}`],
+    ['Node', `${conditions.node} with OpenSSL ${conditions.opensslOfNode}`],
+    ['programs', Object.values(programs).join('; ')],
+    ['load average', `${load(loadAverageBefore)} before, ${load(loadAverageAfter)} after`],
+  ];
+  const warning = quick ? 'This was a `--quick` run: **its numbers mean nothing.**\n\n' : '';
+  const rows = lines.map(([what, value]) => `| ${what} | ${value} |`).join('\n');
+  return `## Conditions\n\n${warning}| condition | value |\n| --- | --- |\n${rows}\n`;
+}
+
+export function renderResult(result: BenchFile): string {
+  const groups = Object.entries(result.groups).map(([name, group]) => renderGroup(name, group));
+  return `${[renderConditions(result), ...groups].join('\n')}`;
+}
+
+/** The whole of docs/BENCHMARKS.md. `source` is the JSON beside it. */
+export function renderDocument(introduction: string, result: BenchFile, source: string): string {
+  const origin = `The tables are written by \`npm run bench -- --publish\`; the raw figures are in [${source}](${source}).`;
+  return `${introduction.trim()}\n\n${origin}\n\n${renderResult(result)}`;
+}

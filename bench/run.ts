@@ -1,0 +1,109 @@
+/**
+ * npm run bench -- [--group NAME]... [--quick] [--rounds N] [--dir DIR] [--out FILE] [--publish]
+ *
+ * Runs groups of benchmarks, each in a fresh process, and keeps the figures with their conditions as JSON: in
+ * bench/results/, or where --out says. With --publish the figures go to docs/benchmarks/<date>.json and, as tables, to
+ * docs/BENCHMARKS.md. Any error fails the run.
+ */
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { loadavg, tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import type { BenchFile, GroupOptions, GroupResult } from './result.js';
+
+const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
+// This program is compiled to build/, where the addon does not look for itself.
+process.env.SEALBD_ADDON ??= join(ROOT, 'build/Release/sealbd.node');
+
+const MINUTE_MS = 60_000;
+const ROUNDS_DEFAULT = 5;
+const ROUNDS_MAX = 100;
+
+const GROUPS: Readonly<Record<string, { readonly file: string; readonly timeoutMs: number }>> = {
+  kernels: { file: 'micro/kernels.js', timeoutMs: 10 * MINUTE_MS },
+  crossover: { file: 'micro/crossover.js', timeoutMs: 15 * MINUTE_MS },
+  map: { file: 'micro/map.js', timeoutMs: 15 * MINUTE_MS },
+  nbd: { file: 'nbd/nbd.js', timeoutMs: 120 * MINUTE_MS },
+};
+
+interface CommandLine {
+  readonly groups: readonly string[];
+  readonly options: GroupOptions;
+  readonly out: string | undefined;
+  readonly publish: boolean;
+}
+
+class UsageError extends Error {}
+
+function parseCommandLine(args: readonly string[]): CommandLine {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      group: { type: 'string', multiple: true },
+      quick: { type: 'boolean', default: false },
+      rounds: { type: 'string', default: String(ROUNDS_DEFAULT) },
+      dir: { type: 'string', default: tmpdir() },
+      out: { type: 'string' },
+      publish: { type: 'boolean', default: false },
+    },
+  });
+  const groups = values.group ?? Object.keys(GROUPS);
+  for (const name of groups) {
+    if (!(name in GROUPS)) {
+      throw new UsageError(`--group ${name}: expected one of ${Object.keys(GROUPS).join(', ')}`);
+    }
+  }
+  const rounds = Number(values.rounds);
+  if (!Number.isInteger(rounds) || rounds < 1 || rounds > ROUNDS_MAX) {
+    throw new UsageError(`--rounds ${values.rounds}: expected a whole number from 1 to ${ROUNDS_MAX}`);
+  }
+  if (values.quick && values.publish) throw new UsageError('--publish: figures of --quick mean nothing');
+  const options = { quick: values.quick, rounds, directory: resolve(values.dir) };
+  return { groups, options, out: values.out, publish: values.publish };
+}
+
+async function runGroups({ groups, options }: CommandLine): Promise<BenchFile> {
+  // Loaded late: they need the addon, which the environment set above names.
+  const { spawnGroup } = await import('./group.js');
+  const { gatherConditions } = await import('./conditions.js');
+  const conditions = gatherConditions(ROOT, options.directory);
+  const results: Record<string, GroupResult & { seconds: number }> = {};
+  for (const name of groups) {
+    const { file, timeoutMs } = GROUPS[name];
+    const start = performance.now();
+    const result = await spawnGroup(fileURLToPath(new URL(file, import.meta.url)), options, timeoutMs);
+    results[name] = { ...result, seconds: Math.round((performance.now() - start) / 1000) };
+  }
+  return { format: 1, quick: options.quick, conditions, loadAverageAfter: loadavg(), groups: results };
+}
+
+function write(path: string, text: string): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, text);
+  process.stderr.write(`wrote ${path}\n`);
+}
+
+async function main(): Promise<void> {
+  const commandLine = parseCommandLine(process.argv.slice(2));
+  const result = await runGroups(commandLine);
+  const { renderResult, renderDocument } = await import('./report.js');
+  const json = `${JSON.stringify(result, null, 1)}\n`;
+  const name = result.conditions.date.replace(/:/g, '').replace(/\.\d+/, '');
+  write(commandLine.out ?? join(ROOT, 'bench/results', `${name}.json`), json);
+  process.stdout.write(renderResult(result));
+  if (!commandLine.publish) return;
+  const date = result.conditions.date.slice(0, 10);
+  const intro = readFileSync(join(ROOT, 'bench/introduction.md'), 'utf8');
+  write(join(ROOT, 'docs/benchmarks', `${date}.json`), json);
+  write(join(ROOT, 'docs/BENCHMARKS.md'), renderDocument(intro, result, `benchmarks/${date}.json`));
+}
+
+try {
+  await main();
+} catch (error) {
+  const usage =
+    error instanceof UsageError || (error as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS');
+  console.error(usage ? `bench: ${(error as Error).message}` : error);
+  process.exitCode = usage ? 2 : 1;
+}
