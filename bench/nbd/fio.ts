@@ -57,7 +57,11 @@ export async function fill(
   verify: boolean,
 ): Promise<void> {
   const args = ['--rw=write', '--bs=1M', '--iodepth=8', `--size=${sizeBytes}`];
-  const report = await fio(programs, uri, verify ? [...args, '--verify=crc32c', '--do_verify=1'] : args);
+  const report = await fio(
+    programs,
+    uri,
+    verify ? [...args, '--verify=crc32c', '--do_verify=1', '--verify_state_save=0'] : args,
+  );
   const { read, write } = report.jobs[0];
   if (write.io_bytes !== sizeBytes)
     throw new Error(`${uri}: ${write.io_bytes} bytes of ${sizeBytes} written`);
