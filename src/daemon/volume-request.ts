@@ -35,7 +35,8 @@ export function resolveKeyUri(request: CreateVolumeRequest, pins: HeaderPins | u
       `the configuration pins the cipher of "${name}": ${suiteName(pins.suite)}`,
     );
   }
-  if (cipher !== 'none' && pins.keyUri !== undefined && pins.keyUri !== keyUri) {
+  // A `none` volume has no key: under a pinned one it would not open.
+  if (pins.keyUri !== undefined && (cipher === 'none' || pins.keyUri !== keyUri)) {
     throw new SealbdError('CONFLICT', `the configuration pins the key of "${name}": ${pins.keyUri}`);
   }
   return keyUri;

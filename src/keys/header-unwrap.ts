@@ -14,7 +14,10 @@ import {
   superblockAuthenticates,
 } from './superblock.js';
 
-/** What the configuration says about a volume, so that who can write the disk can't substitute it. */
+/**
+ * What the configuration says about a volume, so that who can write the disk can't substitute it. Only the key proves
+ * anything: a uuid or a cipher pinned without it keeps mistakes out, not an attacker who brings a key of his own.
+ */
 export interface HeaderPins {
   readonly uuid?: string | undefined;
   readonly suite?: Suite | undefined;
@@ -86,6 +89,11 @@ function assertPins({ superblock }: DecodedSuperblock, pins: HeaderPins): void {
   if (pins.suite !== undefined && pins.suite !== superblock.suite) {
     fail('cipher', suiteName(pins.suite), suiteName(superblock.suite));
   }
+  // Anybody can make a `none` superblock, of any uuid: one that is not expected in so many words satisfies no pin.
+  if (superblock.suite === SUITE_NONE && pins.suite === undefined && pins.uuid !== undefined) {
+    fail('uuid', `${pins.uuid} and no cipher`, 'the cipher none, which proves no uuid');
+  }
+  if (superblock.suite === SUITE_NONE && pins.keyUri !== undefined) fail('key', pins.keyUri, 'none');
   for (const dek of superblock.deks) {
     if (pins.keyUri !== undefined && dek.keyUri !== pins.keyUri) fail('key', pins.keyUri, dek.keyUri);
   }

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '../base/errors.js';
 import { addon } from '../native/addon.js';
@@ -8,6 +8,9 @@ import type { Store, StoreFile } from './store.js';
 /** Space kept for the replacement of one small file (superblock, checkpoint root) when the disk is full. */
 const SMALL_RESERVE_NAME = 'reserve-small';
 const SMALL_RESERVE_BYTES = 128 * 1024;
+
+/** Who could write to the disk may have left links that lead out of the directory: they are never followed. */
+const NO_LINKS = constants.O_NOFOLLOW;
 
 /** A directory of the local filesystem. Directories are mode 0700, files 0600. */
 export class FsStore implements Store {
@@ -29,7 +32,8 @@ export class FsStore implements Store {
 
   async readSmall(name: string): Promise<Buffer | undefined> {
     try {
-      return await readFile(join(this.path, name));
+      const handle = await open(join(this.path, name), constants.O_RDONLY | NO_LINKS);
+      return await handle.readFile().finally(() => handle.close());
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return undefined;
       throw error;
@@ -52,7 +56,8 @@ export class FsStore implements Store {
   }
 
   async #writeTemporary(name: string, bytes: Uint8Array, how: 'create' | 'reuse'): Promise<void> {
-    const flags = constants.O_RDWR | (how === 'create' ? constants.O_CREAT | constants.O_TRUNC : 0);
+    const flags =
+      constants.O_RDWR | NO_LINKS | (how === 'create' ? constants.O_CREAT | constants.O_TRUNC : 0);
     const handle = await open(join(this.path, name), flags, 0o600);
     try {
       await writeFully(handle, bytes, 0);
@@ -119,7 +124,7 @@ export class FsStore implements Store {
   }
 
   async open(name: string, access: 'read' | 'write'): Promise<StoreFile> {
-    const flags = access === 'read' ? constants.O_RDONLY : constants.O_RDWR;
+    const flags = (access === 'read' ? constants.O_RDONLY : constants.O_RDWR) | NO_LINKS;
     return new FsFile(name, await open(join(this.path, name), flags));
   }
 }

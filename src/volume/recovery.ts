@@ -2,6 +2,7 @@
  * Replays the tail of the log: the slots behind the last checkpoint (docs/FORMAT.md, "Opening a volume"). It changes
  * nothing on disk; what it finds is the caller's to make durable.
  */
+import { bytesEqual } from '../base/bytes.js';
 import { SealbdError } from '../base/errors.js';
 import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SEGMENT_HEADER_BYTES, SLOT_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
@@ -116,6 +117,10 @@ async function findTail(
     if (header.kind !== SEGMENT_KIND_HEAD) {
       unused.push(id);
       continue;
+    }
+    // Every volume writes its own tail. Another one's, under a DEK that both know, must not be replayed here.
+    if (!bytesEqual(header.originUuid, options.uuid)) {
+      throw new SealbdError('INTEGRITY', `${segmentFileName(id)} was written by another volume`);
     }
     if (header.previousHeadId !== previous) {
       throw new SealbdError(

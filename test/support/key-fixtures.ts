@@ -1,5 +1,5 @@
 /** A data directory in /tmp with the real key provider, store and randomness. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
@@ -13,6 +13,13 @@ import { addon } from '../../src/native/addon.js';
 /** Removed when the test has finished. */
 export function temporaryDirectory(): string {
   const path = mkdtempSync(join(tmpdir(), 'sealbd-test-'));
+  onTestFinished(() => rmSync(path, { recursive: true, force: true }));
+  return path;
+}
+
+/** The same in memory where the machine has such a file system: for tests of bytes that need no fsync. */
+export function memoryDirectory(): string {
+  const path = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'sealbd-test-'));
   onTestFinished(() => rmSync(path, { recursive: true, force: true }));
   return path;
 }
