@@ -42,6 +42,8 @@ export interface HeadCut {
 
 /** After the disk was found full, writers are told so at once for this long. */
 const NO_SPACE_MEMORY_MS = 100;
+/** Rounds of reclaiming that one writer waits for. */
+const RECLAIM_ROUNDS_MAX = 16;
 
 /** The place where new writes go: an open segment, a prepared one behind it, and the unmaps that wait to join. */
 export class HeadLog {
@@ -207,17 +209,18 @@ export class HeadLog {
     if (!urgent && this.#options.clock.monotonic() < this.#noSpaceUntil) {
       throw new SealbdError('ENOSPC', 'no space for another segment');
     }
-    try {
-      await this.#prepare(urgent);
-    } catch (error) {
-      if (!isSealbdError(error, 'ENOSPC')) throw error;
-      // The attempt that failed may have been another's, without the reserve.
-      if (urgent) return this.#prepare(true);
-      if (!(await this.#reclaim())) {
+    for (let rounds = 0; ; rounds++) {
+      try {
+        return await this.#prepare(urgent);
+      } catch (error) {
+        if (!isSealbdError(error, 'ENOSPC')) throw error;
+        // The attempt that failed may have been another's, without the reserve.
+        if (urgent) return await this.#prepare(true);
+        // What a round frees may go to the reserve, or to compaction, first: it is worth another while it frees.
+        if (rounds < RECLAIM_ROUNDS_MAX && (await this.#reclaim())) continue;
         this.#noSpaceUntil = this.#options.clock.monotonic() + NO_SPACE_MEMORY_MS;
         throw error;
       }
-      await this.#prepare(false);
     }
   }
 
