@@ -320,3 +320,41 @@ function newestSlots(image: Image, now: Versions): { name: string; position: num
     copies === 1 ? [{ name, position, lba }] : [],
   );
 }
+
+describe.each(SUITES)('the tail behind the last checkpoint, $name', ({ suite }) => {
+  it('may be cut at its end, but damage in front of a slot that says it was flushed is a refusal', async () => {
+    const { image, states } = await makeOriginal(suite, SEED, true);
+    const tail = tailSlots(image);
+    expect(tail.length).toBeGreaterThan(20);
+    const flushed = tail.filter(({ sequence }) => tail.some(({ durable }) => durable >= sequence));
+    expect(flushed.length).toBeGreaterThan(0);
+    const withDamage = (name: string, position: number): Image => {
+      const bytes = Buffer.from(image.get(name)!);
+      bytes[HEADER + position * SLOT + 100] ^= 1;
+      return new Map(image).set(name, bytes);
+    };
+    for (const { name, position } of [flushed[0], flushed[flushed.length >> 1], flushed.at(-1)!]) {
+      const outcome = await judge({ image, states }, withDamage(name, position), false);
+      expect(outcome, `${name}, slot ${position}`).toBe('refused');
+    }
+    const last = tail.at(-1)!;
+    expect(await judge({ image, states }, withDamage(last.name, last.position), false)).toBe('cut');
+  });
+});
+
+/** The slots behind the cut, in the order of the log. */
+function tailSlots(image: Image): { name: string; position: number; sequence: number; durable: number }[] {
+  const root = image.get('checkpoint')!;
+  const covered = Number(root.readBigUInt64LE(40));
+  const head = Number(root.readBigUInt64LE(64));
+  const slots = [...image].flatMap(([name, bytes]) => {
+    const segment = name.startsWith('seg-') ? parseSegment(bytes) : undefined;
+    if (segment === undefined || segment.kind !== 1 || segment.id < head) return [];
+    return Array.from({ length: slotsIn(bytes) }, (_, position) => {
+      const slot = slotBytes(bytes, position);
+      const { sequence } = slotMeta(slot);
+      return { name, position, sequence, durable: sequence - slot.readUIntLE(4109, 3), kind: slot[4108] };
+    }).filter(({ sequence, kind }) => sequence > covered && sequence < covered + 1000 && kind !== 0);
+  });
+  return slots.sort((a, b) => a.sequence - b.sequence);
+}
