@@ -22,6 +22,8 @@ export class Chunk {
   readonly end: number;
   readonly #pool: ChunkPool;
   #references = 0;
+  /** For the pool alone: how often it had been wiped when this chunk was last taken; undefined while it is clean. */
+  usedAt: number | undefined;
 
   constructor(pool: ChunkPool, arena: Arena, start: number, end: number) {
     this.#pool = pool;
@@ -75,6 +77,8 @@ export class ChunkPool {
   #waking = false;
   #wakeScheduled = false;
   #closed = false;
+  /** Calls of `wipeUsed` so far. */
+  #wipes = 0;
 
   /**
    * One reference to a small chunk. `owed` serves a caller that holds nothing else or must answer: it gets one
@@ -86,6 +90,7 @@ export class ChunkPool {
     const chunk = this.#smallFree.pop();
     if (chunk === undefined) throw new Error('carving gave no chunk');
     this.#smallUsed += 1;
+    chunk.usedAt = this.#wipes;
     chunk.retain();
     return chunk;
   }
@@ -94,6 +99,7 @@ export class ChunkPool {
     if (this.#largeUsed >= LARGE_CHUNKS_MAX || this.#queued) return undefined;
     const chunk = this.#largeFree.pop() ?? this.#mapLarge();
     this.#largeUsed += 1;
+    chunk.usedAt = this.#wipes;
     chunk.retain();
     return chunk;
   }
@@ -126,6 +132,7 @@ export class ChunkPool {
 
   /** For Chunk alone: the last reference is gone. */
   give(chunk: Chunk): void {
+    if (chunk.usedAt !== this.#wipes) wipe(chunk);
     if (chunk.large) {
       this.#largeUsed -= 1;
       const keep = !this.#closed && this.#largeFree.length < LARGE_CHUNKS_IDLE_MAX;
@@ -142,11 +149,10 @@ export class ChunkPool {
     }
   }
 
-  /** Overwrites what served requests left behind in memory that nobody uses now. */
-  wipeIdle(): void {
-    for (const chunk of [...this.#smallFree, ...this.#largeFree]) {
-      addon.wipe(chunk.arena.bytes.subarray(chunk.start, chunk.end));
-    }
+  /** Overwrites what requests left behind: at once in memory that nobody uses now, in the rest as it is given back. */
+  wipeUsed(): void {
+    this.#wipes += 1;
+    for (const chunk of [...this.#smallFree, ...this.#largeFree]) if (chunk.usedAt !== undefined) wipe(chunk);
   }
 
   stats(): ChunkPoolStats {
@@ -203,4 +209,9 @@ export class ChunkPool {
     this.#smallFree.length = 0;
     for (const arena of this.#smallArenas.splice(0)) this.#unmap(arena);
   }
+}
+
+function wipe(chunk: Chunk): void {
+  addon.wipe(chunk.arena.bytes.subarray(chunk.start, chunk.end));
+  chunk.usedAt = undefined;
 }

@@ -20,7 +20,7 @@ export interface ConnectionHost {
   readonly tls: TlsUpgrade | undefined;
   readonly shuttingDown: boolean;
   monotonic(): number;
-  /** A device or the server sent a client away, and nothing is in flight for it any more. */
-  dismissed(): void;
+  /** A client is gone from its device, and nothing is in flight for it any more. */
+  departed(): void;
   closed(connection: Connection): void;
 }

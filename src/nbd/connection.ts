@@ -81,11 +81,6 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     return this.#session?.inFlight ?? 0;
   }
 
-  /** True where the device went away or the server stops, rather than the client. */
-  get dismissed(): boolean {
-    return this.#session?.refusing ?? false;
-  }
-
   /** Answers what is in flight, refuses what comes, then closes. */
   dismiss(reason: string): void {
     if (this.#state !== 'serving' || this.#session === undefined) {
@@ -364,7 +359,7 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     if (this.inFlight > 0 || this.#detach === undefined) return;
     this.#detach();
     this.#detach = undefined;
-    if (this.dismissed) this.#host.dismissed();
+    this.#host.departed();
   }
 
   #drop(reason: string): void {

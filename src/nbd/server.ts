@@ -122,13 +122,13 @@ export class NbdServer implements ConnectionHost {
     return this.#clock.monotonic();
   }
 
-  /** Data of an export that went away must not stay in buffers that wait for their next use. */
-  dismissed(): void {
+  /** Data of an export must not stay in buffers that wait for their next use: the export may be stopped any time. */
+  departed(): void {
     if (this.#wipeScheduled) return;
     this.#wipeScheduled = true;
     queueMicrotask(() => {
       this.#wipeScheduled = false;
-      this.pool.wipeIdle();
+      this.pool.wipeUsed();
     });
   }
 
