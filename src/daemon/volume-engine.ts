@@ -24,7 +24,8 @@ export function openEngine(config: TuningConfig): ClosableEngine {
   };
 }
 
-function tuningOf(config: TuningConfig): Partial<VolumeTuning> {
+/** What the configuration says of tuning, in the terms of the engine; the rest is left to its defaults. */
+export function tuningOf(config: TuningConfig): Partial<VolumeTuning> {
   const { checkpoint_after: checkpointBytes } = config;
   const tuning = {
     poolSealBytes: config.pool_seal_from,
