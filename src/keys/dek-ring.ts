@@ -3,6 +3,7 @@ import { addon, type KeyHandle } from '../native/addon.js';
 
 export class DekRing {
   readonly #handles: Map<number, KeyHandle>;
+  #revoked = false;
 
   /** Takes over the handles. */
   constructor(handles: Map<number, KeyHandle>) {
@@ -13,13 +14,17 @@ export class DekRing {
     return this.#handles;
   }
 
-  /** Wipes every DEK and all that was derived from it, whoever still holds it. Jobs under way fail. */
+  /**
+   * Wipes every DEK and all that was derived from it, whoever still holds it. Jobs under way fail. The dead handles
+   * stay listed, so that whoever comes late is told that the key was taken away, not that there never was one.
+   */
   revoke(): void {
+    if (this.#revoked) return;
+    this.#revoked = true;
     for (const handle of this.#handles.values()) {
       addon.keyRevoke(handle);
       addon.keyRelease(handle);
     }
-    this.#handles.clear();
   }
 }
 

@@ -98,9 +98,14 @@ export class SegmentReader {
       this.#check(run, this.#cipher.runInline(job, false));
       return;
     }
+    // Neither the buffer nor the key may go while the job waits for its turn.
+    run.segment.pins++;
     const result = Promise.all(buffer.sealing)
       .then(() => this.#cipher.run(job))
-      .then((status) => this.#check(run, status));
+      .then((status) => this.#check(run, status))
+      .finally(() => {
+        run.segment.pins--;
+      });
     buffer.reading.add(result);
     const forget = (): boolean => buffer.reading.delete(result);
     result.then(forget, forget);
