@@ -28,3 +28,12 @@ export function sleep(clock: Clock, delayMs: number): Promise<void> {
     clock.setTimeout(resolve, delayMs);
   });
 }
+
+/** Settles as `work` does, or rejects with `late()` where that takes longer than `limitMs` of the given clock. */
+export function within<T>(clock: Clock, limitMs: number, work: Promise<T>, late: () => Error): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = clock.setTimeout(() => reject(late()), limitMs);
+    const settle = (): void => timer.cancel();
+    work.then(resolve, reject).then(settle, settle);
+  });
+}

@@ -88,6 +88,26 @@ export const KEY_STRING_BYTES_MAX = 8192;
 export const SCRYPT_MEMORY_BYTES_MAX = 1024 * MiB;
 export const CONFIG_BYTES_MAX = MiB;
 
+// The key watchdog.
+export const POLL_INTERVAL_MS = 600_000;
+export const POLL_INTERVAL_MS_MIN = 100;
+export const POLL_INTERVAL_MS_MAX = 24 * 3_600_000;
+export const UNREACHABLE_GRACE_MS = 24 * 3_600_000;
+export const UNREACHABLE_GRACE_MS_MAX = 366 * 24 * 3_600_000;
+/** Between a refusal and the check that confirms it: key services are eventually consistent. */
+export const REFUSED_CONFIRM_MS = 5_000;
+export const REFUSED_CONFIRM_MS_MAX = 60_000;
+/** A check without an answer for so long counts as unreachable. */
+export const KEY_CHECK_TIMEOUT_MS = 10_000;
+export const KEY_RETRY_MIN_MS = 2_000;
+export const KEY_RETRY_MAX_MS = 60_000;
+export const HOOK_TIMEOUT_MS = 10_000;
+export const HOOK_TIMEOUT_MS_MAX = 600_000;
+/** Events that wait for the hook; more are dropped, and the log says so. */
+export const HOOK_QUEUE_MAX = 256;
+/** Audit lines kept in memory while their file can't be written; later ones are dropped, and the log says so. */
+export const AUDIT_PENDING_BYTES_MAX = 4 * MiB;
+
 // Administration.
 export const ADMIN_BODY_BYTES_MAX = 4 * MiB;
 export const ADMIN_CONNECTIONS_MAX = 64;

@@ -7,24 +7,26 @@ const SCHEMES: readonly ProviderScheme[] = [localScheme];
 
 export class KeyProviders {
   readonly #environment: KmsEnvironment;
+  readonly #schemes: readonly ProviderScheme[];
 
-  constructor(environment: KmsEnvironment) {
+  constructor(environment: KmsEnvironment, schemes = SCHEMES) {
     this.#environment = environment;
+    this.#schemes = schemes;
   }
 
   open(uri: string): KeyProvider {
-    return schemeOf(uri).open(uri, this.#environment);
+    return this.#schemeOf(uri).open(uri, this.#environment);
   }
 
   /** Whether a copy of the data directory may hold the key that `uri` names. */
   exposes(uri: string): boolean {
-    return schemeOf(uri).exposes;
+    return this.#schemeOf(uri).exposes;
   }
-}
 
-function schemeOf(uri: string): ProviderScheme {
-  const scheme = SCHEMES.find((candidate) => uri.startsWith(`${candidate.scheme}:`));
-  if (scheme !== undefined) return scheme;
-  const known = SCHEMES.map((candidate) => candidate.syntax).join(', ');
-  throw new SealbdError('USAGE', `key "${uri}" is of no known kind; expected ${known}`);
+  #schemeOf(uri: string): ProviderScheme {
+    const scheme = this.#schemes.find((candidate) => uri.startsWith(`${candidate.scheme}:`));
+    if (scheme !== undefined) return scheme;
+    const known = this.#schemes.map((candidate) => candidate.syntax).join(', ');
+    throw new SealbdError('USAGE', `key "${uri}" is of no known kind; expected ${known}`);
+  }
 }
