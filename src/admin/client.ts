@@ -5,6 +5,7 @@ import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import { withSocketPath } from '../base/socket-path.js';
 import { errorFrom } from './errors.js';
 import {
+  CLI_AGENT,
   type CreateVolume,
   headerFileSchema,
   importedKeySchema,
@@ -92,7 +93,8 @@ export class AdminClient {
     body: object | undefined,
   ): Promise<{ status: number; text: string }> {
     const payload = body === undefined ? undefined : JSON.stringify(body);
-    const headers = payload === undefined ? {} : { 'content-type': 'application/json' };
+    const type = payload === undefined ? {} : { 'content-type': 'application/json' };
+    const headers = { 'user-agent': CLI_AGENT, ...type };
     try {
       return await withSocketPath(this.#socketPath, (socketPath) => {
         return new Promise((resolve, reject) => {

@@ -7,7 +7,13 @@ export interface VolumeMetrics {
   readonly state: (typeof VOLUME_STATES)[number];
   /** Undefined for a volume without a key. */
   readonly keyState: (typeof KEY_STATES)[number] | undefined;
+  /** What is wrong with it. */
+  readonly keyReason: string | undefined;
   readonly keyLastCheckMs: number | undefined;
+  readonly keyNextCheckMs: number | undefined;
+  /** When the grace period of an unreachable key service ends, and how long it still is. */
+  readonly keyGraceEndsMs: number | undefined;
+  readonly keyGraceLeftMs: number | undefined;
   readonly clients: number;
   /** Current amounts of the engine by name, in bytes or pieces. */
   readonly amounts: Readonly<Record<string, number>>;
@@ -62,19 +68,13 @@ type Make<T> = (name: string, help: string, labelNames?: string[]) => T;
 function addVolumes(volumes: readonly VolumeMetrics[], gauge: Make<Gauge>, counter: Make<Counter>): void {
   const clients = gauge('volume_clients', 'Attached NBD clients.', ['volume']);
   const state = gauge('volume_state', '1 for the state that the volume is in.', ['volume', 'state']);
-  const keyState = gauge('key_state', '1 for the state that the key is in.', ['volume', 'state']);
-  const lastCheck = gauge('key_last_check_time_seconds', 'Unix time of the last check of the key.', [
-    'volume',
-  ]);
+  const addKey = keyMetrics(gauge);
   const amounts = new Map<string, Gauge>();
   const totals = new Map<string, Counter>();
   for (const { volume, ...metrics } of volumes) {
     clients.set({ volume }, metrics.clients);
     for (const name of VOLUME_STATES) state.set({ volume, state: name }, name === metrics.state ? 1 : 0);
-    if (metrics.keyState !== undefined) {
-      for (const name of KEY_STATES) keyState.set({ volume, state: name }, name === metrics.keyState ? 1 : 0);
-    }
-    if (metrics.keyLastCheckMs !== undefined) lastCheck.set({ volume }, metrics.keyLastCheckMs / 1000);
+    addKey(volume, metrics);
     for (const [name, value] of Object.entries(metrics.amounts)) {
       if (!amounts.has(name))
         amounts.set(name, gauge(`volume_${snake(name)}`, `Engine: ${name}.`, ['volume']));
@@ -88,6 +88,37 @@ function addVolumes(volumes: readonly VolumeMetrics[], gauge: Make<Gauge>, count
       totals.get(name)!.inc({ volume }, value);
     }
   }
+}
+
+function keyMetrics(gauge: Make<Gauge>): (volume: string, metrics: Omit<VolumeMetrics, 'volume'>) => void {
+  const state = gauge('key_state', '1 for the state that the key is in.', ['volume', 'state']);
+  const problem = gauge('key_problem', '1 where something is wrong with the key: what, as a label.', [
+    'volume',
+    'reason',
+  ]);
+  const times = {
+    keyLastCheckMs: gauge('key_last_check_time_seconds', 'Unix time of the last check of the key.', [
+      'volume',
+    ]),
+    keyNextCheckMs: gauge('key_next_check_time_seconds', 'Unix time of the next check.', ['volume']),
+    keyGraceEndsMs: gauge('key_grace_ends_time_seconds', 'Unix time at which the grace period ends.', [
+      'volume',
+    ]),
+    keyGraceLeftMs: gauge(
+      'key_grace_left_seconds',
+      'Until a volume stops whose key service is unreachable.',
+      ['volume'],
+    ),
+  };
+  return (volume, metrics) => {
+    if (metrics.keyState === undefined) return;
+    for (const name of KEY_STATES) state.set({ volume, state: name }, name === metrics.keyState ? 1 : 0);
+    if (metrics.keyReason !== undefined) problem.set({ volume, reason: metrics.keyReason }, 1);
+    for (const name of Object.keys(times) as (keyof typeof times)[]) {
+      const ms = metrics[name];
+      if (ms !== undefined) times[name].set({ volume }, ms / 1000);
+    }
+  };
 }
 
 /** mappedBytes -> mapped_bytes. */

@@ -2,8 +2,9 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { SealbdError } from '../base/errors.js';
-import type { AdminBackend } from './backend.js';
+import type { AdminBackend, Caller } from './backend.js';
 import {
+  CLI_AGENT,
   createVolumeSchema,
   headerFileSchema,
   importedKeySchema,
@@ -25,7 +26,7 @@ interface Route<Body extends z.ZodType, Answer extends z.ZodType> {
   readonly url: string;
   readonly body: Body;
   readonly answer: Answer;
-  run(body: z.output<Body>, id: string): Promise<z.input<Answer>> | z.input<Answer>;
+  run(body: z.output<Body>, id: string, caller: Caller): Promise<z.input<Answer>> | z.input<Answer>;
 }
 
 const DONE = z.object({});
@@ -37,7 +38,7 @@ export function addRoutes(app: FastifyInstance, backend: AdminBackend): void {
       method: route.method,
       url: route.url,
       handler: async (request) =>
-        route.answer.parse(await route.run(bodyOf(route.body, request), idOf(request))),
+        route.answer.parse(await route.run(bodyOf(route.body, request), idOf(request), callerOf(request))),
     });
   };
   add({
@@ -67,7 +68,7 @@ function addVolumeRoutes(add: Add, backend: AdminBackend): void {
     url: base,
     body: createVolumeSchema,
     answer: volume,
-    run: (body) => backend.createVolume(body),
+    run: (body, _, caller) => backend.createVolume(body, caller),
   });
   add({ method: 'GET', url: one, body: none, answer: volume, run: (_, name) => backend.volumeInfo(name) });
   add({
@@ -75,8 +76,8 @@ function addVolumeRoutes(add: Add, backend: AdminBackend): void {
     url: one,
     body: none,
     answer: DONE,
-    run: async (_, name) => {
-      await backend.deleteVolume(name);
+    run: async (_, name, caller) => {
+      await backend.deleteVolume(name, caller);
       return {};
     },
   });
@@ -85,21 +86,21 @@ function addVolumeRoutes(add: Add, backend: AdminBackend): void {
     url: `${one}/resize`,
     body: resizeVolumeSchema,
     answer: volume,
-    run: (body, name) => backend.resizeVolume(name, body.sizeBytes, body.shrink),
+    run: (body, name, caller) => backend.resizeVolume(name, body.sizeBytes, body.shrink, caller),
   });
   add({
     method: 'POST',
     url: `${one}/start`,
     body: none,
     answer: volume,
-    run: (_, name) => backend.startVolume(name),
+    run: (_, name, caller) => backend.startVolume(name, caller),
   });
   add({
     method: 'POST',
     url: `${one}/stop`,
     body: none,
     answer: volume,
-    run: (_, name) => backend.stopVolume(name),
+    run: (_, name, caller) => backend.stopVolume(name, caller),
   });
   add({
     method: 'POST',
@@ -120,7 +121,8 @@ function addVolumeRoutes(add: Add, backend: AdminBackend): void {
     url: `${one}/header`,
     body: restoreHeaderSchema,
     answer: volume,
-    run: (body, name) => backend.restoreHeader(name, Buffer.from(body.file, 'base64'), body.force),
+    run: (body, name, caller) =>
+      backend.restoreHeader(name, Buffer.from(body.file, 'base64'), body.force, caller),
   });
 }
 
@@ -132,7 +134,7 @@ function addKeyRoutes(add: Add, backend: AdminBackend): void {
     url: '/v1/keys/:id',
     body: noBodySchema,
     answer,
-    run: (_, name) => backend.keyStatus(name),
+    run: (_, name, caller) => backend.keyStatusOf(name, caller),
   });
   add({
     method: 'POST',
@@ -178,4 +180,9 @@ function idOf(request: FastifyRequest): string {
   const parsed = nameSchema.safeParse(id);
   if (parsed.success) return parsed.data;
   throw new SealbdError('USAGE', `"${id}": ${parsed.error.issues[0].message}`);
+}
+
+function callerOf(request: FastifyRequest): Caller {
+  const agent = request.headers['user-agent'] ?? '';
+  return { kind: agent === CLI_AGENT ? 'cli' : 'admin', peer: request.socket.remoteAddress ?? 'unix' };
 }

@@ -3,6 +3,9 @@ import { z } from 'zod';
 import { CIPHER_NAMES } from '../base/ciphers.js';
 import { NAME_PATTERN } from '../base/limits.js';
 
+/** How the command line calls itself, in the header User-Agent. */
+export const CLI_AGENT = 'sealbd-cli';
+
 export const nameSchema = z
   .string()
   .regex(NAME_PATTERN, `expected a name that matches ${NAME_PATTERN.source}`);

@@ -57,6 +57,8 @@ function addServe(program: Command): void {
       [],
     )
     .option('--admin <address>', 'admin API on unix:PATH or HOST:PORT, beside DIR/admin.sock')
+    .option('--poll-interval <time>', 'between two checks of a key, such as 30s (default: 10m)')
+    .option('--unreachable-grace <time>', 'serve on for so long without the key service (default: 24h)')
     .option('--default-volume <name:size>', 'make this volume where it is missing')
     .option('--require-keys', 'exit 4 where a volume has no usable key')
     .option('--allow-unlocked-keys', 'run although key memory cannot be locked')

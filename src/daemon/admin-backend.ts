@@ -1,8 +1,9 @@
 /** The admin API's side of the daemon: manager, jobs and keys behind one interface. */
-import type { AdminBackend } from '../admin/backend.js';
+import type { AdminBackend, Caller } from '../admin/backend.js';
 import { type NbdMetrics, renderMetrics, type VolumeMetrics } from '../admin/metrics.js';
 import type { DaemonStatus, JobInfo, KeyStatus, VolumeInfo } from '../admin/schemas.js';
 import { SealbdError } from '../base/errors.js';
+import type { Watchdog } from '../keys/watchdog.js';
 import type { NbdServerStats } from '../nbd/server.js';
 import type { EngineStats } from './engine.js';
 import type { Jobs } from './jobs.js';
@@ -20,6 +21,7 @@ export interface DaemonFacts {
   readonly startedAtMs: number;
   readonly dataDirectory: string;
   readonly keysLocked: boolean;
+  nowMs(): number;
   keySlotsUsed(): number;
   listen(): string[];
   admin(): string[];
@@ -32,6 +34,7 @@ export interface DaemonParts {
   readonly files: VolumeFiles;
   readonly jobs: Jobs;
   readonly localKeys: LocalKeys;
+  readonly watchdog: Watchdog;
 }
 
 export class DaemonBackend implements AdminBackend {
@@ -66,32 +69,32 @@ export class DaemonBackend implements AdminBackend {
     return this.#view(this.#parts.volumes.get(name));
   }
 
-  async createVolume(request: CreateVolumeRequest): Promise<VolumeInfo> {
-    return this.#view(await this.#parts.volumes.create(request));
+  async createVolume(request: CreateVolumeRequest, caller: Caller): Promise<VolumeInfo> {
+    return this.#view(await this.#parts.volumes.create(request, caller));
   }
 
-  async resizeVolume(name: string, sizeBytes: number, shrink: boolean): Promise<VolumeInfo> {
-    return this.#view(await this.#parts.volumes.resize(name, sizeBytes, shrink));
+  async resizeVolume(name: string, sizeBytes: number, shrink: boolean, caller: Caller): Promise<VolumeInfo> {
+    return this.#view(await this.#parts.volumes.resize(name, sizeBytes, shrink, caller));
   }
 
-  async startVolume(name: string): Promise<VolumeInfo> {
-    return this.#view(await this.#parts.volumes.start(name));
+  async startVolume(name: string, caller: Caller): Promise<VolumeInfo> {
+    return this.#view(await this.#parts.volumes.start(name, caller));
   }
 
-  async stopVolume(name: string): Promise<VolumeInfo> {
-    return this.#view(await this.#parts.volumes.stop(name));
+  async stopVolume(name: string, caller: Caller): Promise<VolumeInfo> {
+    return this.#view(await this.#parts.volumes.stop(name, caller));
   }
 
-  deleteVolume(name: string): Promise<void> {
-    return this.#parts.volumes.delete(name);
+  deleteVolume(name: string, caller: Caller): Promise<void> {
+    return this.#parts.volumes.delete(name, caller);
   }
 
   backUpHeader(name: string): Promise<Uint8Array> {
     return this.#parts.volumes.backUpHeader(name);
   }
 
-  async restoreHeader(name: string, file: Uint8Array, force: boolean): Promise<VolumeInfo> {
-    return this.#view(await this.#parts.volumes.restoreHeader(name, file, force));
+  async restoreHeader(name: string, file: Uint8Array, force: boolean, caller: Caller): Promise<VolumeInfo> {
+    return this.#view(await this.#parts.volumes.restoreHeader(name, file, force, caller));
   }
 
   async verifyVolume(name: string): Promise<JobInfo> {
@@ -100,10 +103,22 @@ export class DaemonBackend implements AdminBackend {
     return this.#parts.jobs.start('verify', name, (control) => device.verify(control));
   }
 
-  async keyStatus(name?: string): Promise<KeyStatus[]> {
-    const { volumes } = this.#parts;
-    const chosen = name === undefined ? volumes.list() : [await volumes.checkKey(name)];
-    return chosen.flatMap((volume) => keyView(volume) ?? []);
+  async keyStatus(): Promise<KeyStatus[]> {
+    return this.#parts.volumes.list().flatMap((volume) => this.#keyView(volume));
+  }
+
+  async keyStatusOf(name: string, caller: Caller): Promise<KeyStatus[]> {
+    const { volumes, watchdog } = this.#parts;
+    if (volumes.get(name).device === undefined) {
+      if (watchdog.watches(name)) await watchdog.check(name);
+      else await volumes.checkKey(name, caller);
+    }
+    return this.#keyView(volumes.get(name));
+  }
+
+  #keyView(volume: ManagedVolume): KeyStatus[] {
+    const view = keyView(volume, this.#parts.watchdog.times(volume.name));
+    return view === undefined ? [] : [view];
   }
 
   exportLocalKey(name: string, passphrase: string): Promise<{ name: string; file: string }> {
@@ -148,11 +163,20 @@ export class DaemonBackend implements AdminBackend {
     const { name, state, keyCheck, device } = volume;
     const sizeBytes = volume.superblock?.sizeBytes ?? 0;
     const stats = device?.stats();
+    const times = this.#parts.watchdog.times(name);
+    const key = keyView(volume, times);
     return {
       volume: name,
       state,
-      keyState: keyView(volume)?.state,
+      keyState: key?.state,
+      keyReason: key?.reason ?? undefined,
       keyLastCheckMs: keyCheck?.at,
+      keyNextCheckMs: times?.nextCheckAt,
+      keyGraceEndsMs: times?.graceEndsAt,
+      keyGraceLeftMs:
+        times?.graceEndsAt === undefined
+          ? undefined
+          : Math.max(0, times.graceEndsAt - this.#parts.facts.nowMs()),
       clients: device?.clients ?? 0,
       ...engineMetrics(sizeBytes, stats),
     };

@@ -2,8 +2,16 @@
 import { z } from 'zod';
 import { CIPHER_NAMES } from '../base/ciphers.js';
 import { isSealbdError } from '../base/errors.js';
-import { NAME_PATTERN, SEGMENT_SLOTS } from '../base/limits.js';
-import { parseDuration, parseSize } from '../base/units.js';
+import {
+  HOOK_TIMEOUT_MS_MAX,
+  NAME_PATTERN,
+  POLL_INTERVAL_MS_MAX,
+  POLL_INTERVAL_MS_MIN,
+  REFUSED_CONFIRM_MS_MAX,
+  SEGMENT_SLOTS,
+  UNREACHABLE_GRACE_MS_MAX,
+} from '../base/limits.js';
+import { formatDuration, parseDuration, parseSize } from '../base/units.js';
 
 export const ADMIN_TOKEN_CHARACTERS_MIN = 16;
 /** Shorter segments leave no slots for the trims of a full one. */
@@ -26,6 +34,14 @@ function parsed(parse: (text: string) => number) {
 
 const size = parsed((text) => parseSize(text, 'size'));
 const duration = parsed((text) => parseDuration(text, 'time'));
+function durationWithin(minMs: number, maxMs: number) {
+  return duration.refine((ms) => ms >= minMs && ms <= maxMs, expectDuration(minMs, maxMs));
+}
+
+export function expectDuration(minMs: number, maxMs: number): string {
+  return `expected a time from ${formatDuration(minMs)} to ${formatDuration(maxMs)}`;
+}
+
 const addressList = z.union([z.string(), z.array(z.string()).min(1)]);
 
 export const volumePinSchema = z.strictObject({
@@ -70,6 +86,21 @@ export const configSchema = z.strictObject({
       spares: z.int().min(0).max(SPARES_MAX).optional(),
       /** Preallocated segment files kept for what must go on when the disk is full. */
       reserve: z.int().min(1).max(SPARES_MAX).optional(),
+    })
+    .optional(),
+  watchdog: z
+    .strictObject({
+      /** Time between two checks of a key, give or take a tenth. */
+      poll_interval: durationWithin(POLL_INTERVAL_MS_MIN, POLL_INTERVAL_MS_MAX).optional(),
+      /** How long a volume is served while its key service cannot be reached. */
+      unreachable_grace: durationWithin(0, UNREACHABLE_GRACE_MS_MAX).optional(),
+      /** After a refusal, the time to the check that confirms it. */
+      confirm_after: durationWithin(0, REFUSED_CONFIRM_MS_MAX).optional(),
+      /** What opens a volume again whose key came back: `volume start` or a restart, or the next good check. */
+      resume: z.enum(['manual', 'auto']).optional(),
+      /** A program that gets events as JSON on stdin. */
+      hook: z.string().min(1).optional(),
+      hook_timeout: durationWithin(1, HOOK_TIMEOUT_MS_MAX).optional(),
     })
     .optional(),
   volumes: z.record(z.string().regex(NAME_PATTERN, 'expected a volume name'), volumePinSchema).optional(),

@@ -3,21 +3,33 @@
  * defaults. Relative paths of the file are relative to it; those of flags, to the caller's directory. Errors name
  * the key, its value and what was expected.
  */
-import { readFileSync, statSync } from 'node:fs';
+import { accessSync, constants, readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { parse, TomlError } from 'smol-toml';
 import type { z } from 'zod';
 import { suiteOf } from '../base/ciphers.js';
 import { dataDirectory } from '../base/data-directory.js';
 import { messageOf, SealbdError } from '../base/errors.js';
-import { CONFIG_BYTES_MAX, NAME_PATTERN } from '../base/limits.js';
-import { parseSize } from '../base/units.js';
+import {
+  CONFIG_BYTES_MAX,
+  HOOK_TIMEOUT_MS,
+  NAME_PATTERN,
+  POLL_INTERVAL_MS,
+  POLL_INTERVAL_MS_MAX,
+  POLL_INTERVAL_MS_MIN,
+  REFUSED_CONFIRM_MS,
+  UNREACHABLE_GRACE_MS,
+  UNREACHABLE_GRACE_MS_MAX,
+} from '../base/limits.js';
+import { parseDuration, parseSize } from '../base/units.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
+import type { WatchPolicy } from '../keys/watch-state.js';
 import { type Address, formatAddress, isLocalAddress, parseAddress } from './addresses.js';
 import {
   ADMIN_TOKEN_CHARACTERS_MIN,
   type ConfigFile,
   configSchema,
+  expectDuration,
   type TuningConfig,
 } from './config-schema.js';
 
@@ -35,6 +47,8 @@ export interface DaemonConfig {
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
   readonly tuning: TuningConfig;
   readonly pins: ReadonlyMap<string, HeaderPins>;
+  readonly watch: WatchPolicy;
+  readonly hook: { readonly path: string; readonly timeoutMs: number } | undefined;
 }
 
 /** Flags of `serve`, as they came. */
@@ -43,6 +57,8 @@ export interface ServeFlags {
   readonly config?: string | undefined;
   readonly listen?: readonly string[] | undefined;
   readonly admin?: string | undefined;
+  readonly pollInterval?: string | undefined;
+  readonly unreachableGrace?: string | undefined;
   readonly defaultVolume?: string | undefined;
   readonly requireKeys?: boolean | undefined;
   readonly allowUnlockedKeys?: boolean | undefined;
@@ -71,6 +87,8 @@ export function resolveConfig(
     logLevel: file.log?.level ?? 'info',
     tuning: file.tuning ?? {},
     pins: pinsOf(file),
+    watch: watchPolicy(flags, file),
+    hook: hookOf(file, fileBase),
   };
   assertSafe(config, flags.insecure ?? file.insecure ?? false);
   return config;
@@ -158,6 +176,52 @@ function parseDefaultVolume(text: string | undefined): DaemonConfig['defaultVolu
     throw new SealbdError('USAGE', `--default-volume: "${text}" is not NAME:SIZE, such as default:10G`);
   }
   return { name, sizeBytes: parseSize(text.slice(colon + 1), '--default-volume') };
+}
+
+function watchPolicy(flags: ServeFlags, { watchdog = {} }: ConfigFile): WatchPolicy {
+  const { pollInterval, unreachableGrace } = flags;
+  return {
+    intervalMs:
+      flagDuration(pollInterval, '--poll-interval', POLL_INTERVAL_MS_MIN, POLL_INTERVAL_MS_MAX) ??
+      watchdog.poll_interval ??
+      POLL_INTERVAL_MS,
+    graceMs:
+      flagDuration(unreachableGrace, '--unreachable-grace', 0, UNREACHABLE_GRACE_MS_MAX) ??
+      watchdog.unreachable_grace ??
+      UNREACHABLE_GRACE_MS,
+    confirmMs: watchdog.confirm_after ?? REFUSED_CONFIRM_MS,
+    resume: watchdog.resume ?? 'manual',
+  };
+}
+
+/** `0` needs no unit. */
+function flagDuration(
+  text: string | undefined,
+  flag: string,
+  minMs: number,
+  maxMs: number,
+): number | undefined {
+  if (text === undefined) return undefined;
+  const ms = text === '0' ? 0 : parseDuration(text, flag);
+  if (ms >= minMs && ms <= maxMs) return ms;
+  throw new SealbdError('USAGE', `${flag}: "${text}": ${expectDuration(minMs, maxMs)}`);
+}
+
+/** A hook that can't be started should be known before the day that it is needed. */
+function hookOf({ watchdog }: ConfigFile, fileBase: string): DaemonConfig['hook'] {
+  if (watchdog?.hook === undefined) return undefined;
+  const path = resolve(fileBase, watchdog.hook);
+  try {
+    if (!statSync(path).isFile()) throw new Error('not a file');
+    accessSync(path, constants.X_OK);
+  } catch (error) {
+    throw new SealbdError(
+      'USAGE',
+      `watchdog.hook = ${JSON.stringify(watchdog.hook)}: expected a program: ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
+  return { path, timeoutMs: watchdog.hook_timeout ?? HOOK_TIMEOUT_MS };
 }
 
 function pinsOf(file: ConfigFile): Map<string, HeaderPins> {

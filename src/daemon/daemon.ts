@@ -10,19 +10,24 @@ import { messageOf, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { RandomSource } from '../base/random.js';
 import { packageVersion } from '../base/version.js';
+import { Watchdog } from '../keys/watchdog.js';
 import { keyringOf } from '../kms/local/provider.js';
 import { KeyProviders } from '../kms/registry.js';
 import { addon } from '../native/addon.js';
 import { DaemonBackend } from './admin-backend.js';
+import { AuditLog } from './audit-log.js';
 import type { DaemonConfig } from './config.js';
 import { DataDirectory } from './data-directory.js';
+import { EventHook } from './event-hook.js';
 import { VolumeExports } from './exports.js';
 import { Jobs } from './jobs.js';
 import { LocalKeys } from './local-keys.js';
 import { listenNbd } from './nbd-service.js';
 import { openEngine } from './volume-engine.js';
+import { STARTUP } from './volume-events.js';
 import { VolumeFiles } from './volume-files.js';
 import { VolumeManager } from './volume-manager.js';
+import { VolumeWatch } from './volume-watch.js';
 
 export interface DaemonDependencies {
   readonly clock: Clock;
@@ -80,6 +85,7 @@ async function start(
   const files = new VolumeFiles(data.volumesPath, random);
   const providers = new KeyProviders({ dataDirectory: data.path, clock, random, log });
   const jobs = new Jobs(clock, log);
+  const { observer, watchdog } = await openWatch(config, data, { clock, random, log }, undo);
   const engine = openEngine(config.tuning);
   undo.push(() => engine.close());
   const volumes = new VolumeManager({
@@ -91,8 +97,10 @@ async function start(
     clock,
     random,
     log,
+    observer,
   });
   undo.push(() => volumes.closeAll());
+  undo.push(async () => watchdog.close());
   await volumes.openAll();
   await createDefault(config, volumes);
   if (config.requireKeys) assertKeys(volumes);
@@ -110,6 +118,7 @@ async function start(
       startedAtMs,
       dataDirectory: data.path,
       keysLocked,
+      nowMs: () => clock.now(),
       keySlotsUsed: () => addon.secureMemory().slotsUsed,
       listen: () => [...listen],
       admin: () => [...admin],
@@ -118,6 +127,7 @@ async function start(
     volumes,
     files,
     jobs,
+    watchdog,
     localKeys: new LocalKeys(keyringOf(data.path), volumes, random),
   });
   await listenAdmin(config, backend, log, admin, undo);
@@ -126,6 +136,21 @@ async function start(
     exports.list().map(({ name }) => name),
     undo,
   );
+}
+
+/** The audit log and the hook outlive the volumes: they learn about their end. */
+async function openWatch(
+  config: DaemonConfig,
+  data: DataDirectory,
+  { clock, random, log }: DaemonDependencies,
+  undo: Undo[],
+): Promise<{ observer: VolumeWatch; watchdog: Watchdog }> {
+  const audit = await AuditLog.open(join(data.path, 'audit.jsonl'), clock, log);
+  undo.push(() => audit.close());
+  const hook = config.hook === undefined ? undefined : new EventHook({ ...config.hook, clock, log });
+  if (hook !== undefined) undo.push(() => hook.close());
+  const watchdog = new Watchdog({ policy: config.watch, clock, random, log });
+  return { observer: new VolumeWatch({ watchdog, audit, hook, clock }), watchdog };
 }
 
 /** Whether pages can be locked shows when the first slot is taken. */
@@ -146,7 +171,7 @@ function probeKeyMemory(allowUnlocked: boolean, log: Logger): boolean {
 async function createDefault(config: DaemonConfig, volumes: VolumeManager): Promise<void> {
   const wanted = config.defaultVolume;
   if (wanted === undefined || volumes.find(wanted.name) !== undefined) return;
-  await volumes.create({ ...wanted, cipher: 'aes-256-gcm' });
+  await volumes.create({ ...wanted, cipher: 'aes-256-gcm' }, STARTUP);
 }
 
 /** A damaged key is an integrity failure, any other one is unavailable. */

@@ -2,7 +2,7 @@
  * One volume and its state. `serving` and `failed` at run time are the engine's word; `stopped` is a marker file;
  * `key-invalid` and `failed` at opening come with a reason. The manager runs operations one at a time.
  */
-import type { KEY_STATES, VOLUME_STATES } from '../admin/schemas.js';
+import type { VOLUME_STATES } from '../admin/schemas.js';
 import type { Clock } from '../base/clock.js';
 import { sleep } from '../base/clock.js';
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
@@ -10,15 +10,16 @@ import { STOP_DEADLINE_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { newestCopy, readHeaderCopies } from '../keys/header-copies.js';
 import { type HeaderPins, unwrapHeader } from '../keys/header-unwrap.js';
+import { answerOf, ask, checkDeks, type KeyAnswer } from '../keys/key-answer.js';
 import type { Superblock } from '../keys/superblock.js';
 import { VolumeHeader } from '../keys/volume-header.js';
+import type { KeyState } from '../keys/watch-state.js';
 import { KmsError } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
 import type { Store } from '../store/store.js';
 import type { Engine, EngineVolume } from './engine.js';
 
 export type VolumeState = (typeof VOLUME_STATES)[number];
-export type KeyState = (typeof KEY_STATES)[number];
 
 export interface KeyCheck {
   readonly state: KeyState;
@@ -40,7 +41,12 @@ export interface ManagedVolumeOptions {
 /** The engine counts the deadline itself; this much later it is not waited for any more. */
 const STOP_GRACE_MS = 500;
 const STOPPED_MARKER = 'stopped';
-const KEY_STATE_OF = { refused: 'invalid', unreachable: 'unreachable', damaged: 'damaged' } as const;
+const KEY_STATE_OF = {
+  valid: 'valid',
+  refused: 'invalid',
+  unreachable: 'unreachable',
+  damaged: 'damaged',
+} as const;
 
 export class ManagedVolume {
   readonly name: string;
@@ -52,6 +58,8 @@ export class ManagedVolume {
   #keyCheck: KeyCheck | undefined;
   /** An engine that missed its deadline may still write to the files: no second one may read them. */
   #abandoned = false;
+  #epoch = 0;
+  #waiting = false;
 
   constructor(options: ManagedVolumeOptions) {
     this.name = options.name;
@@ -85,6 +93,24 @@ export class ManagedVolume {
     return this.#keyCheck;
   }
 
+  /** Another number after each opening, stopping, and failure to open. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** At the daemon's start the key service could not be reached: the volume opens when it can. */
+  get waiting(): boolean {
+    return this.#waiting;
+  }
+
+  waitForKey(): void {
+    this.#waiting = true;
+  }
+
+  noteKey(state: KeyState, reason: string | undefined): void {
+    this.#keyCheck = { state, reason, at: this.#options.clock.now() };
+  }
+
   isMarkedStopped(): Promise<boolean> {
     return this.store.readSmall(STOPPED_MARKER).then((bytes) => bytes !== undefined);
   }
@@ -109,12 +135,14 @@ export class ManagedVolume {
       await this.#readForDisplay();
       const { store, providers, pins, log, clock } = this.#options;
       header = await VolumeHeader.open({ store, providers, pins, log });
-      this.#keyCheck = { state: 'valid', reason: undefined, at: clock.now() };
+      this.noteKey('valid', undefined);
       const { uuid, sizeBytes, suite, activeDek } = header.superblock;
       const { deks } = header;
       const identity = { name: this.name, uuid, sizeBytes, suite, deks, activeDek };
       const device = await this.#options.engine.open({ ...identity, store, clock, log, fresh: false });
       this.#open = { header, device };
+      this.#epoch += 1;
+      this.#waiting = false;
     } catch (error) {
       header?.revoke();
       this.fail(error);
@@ -123,11 +151,24 @@ export class ManagedVolume {
   }
 
   /** Stops the engine and wipes the DEKs, whatever the engine does, at the deadline. */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    return this.#close('stopped', undefined);
+  }
+
+  /** The same because the key was taken away; `reason` is shown from then on. */
+  closeKeyInvalid(reason: string): Promise<void> {
+    return this.#close('key-invalid', reason);
+  }
+
+  /** Wipes the DEKs of a volume that should have stopped by now. What it is doing fails. */
+  wipeKeys(): void {
+    this.#open?.header.revoke();
+  }
+
+  async #close(state: 'stopped' | 'key-invalid', reason: string | undefined): Promise<void> {
     const open = this.#open;
     if (open === undefined) {
-      this.#state = 'stopped';
-      this.#reason = undefined;
+      this.#closed(state, reason);
       return;
     }
     const { clock } = this.#options;
@@ -143,22 +184,37 @@ export class ManagedVolume {
       this.#superblock = open.header.superblock;
       open.header.revoke();
       this.#open = undefined;
-      this.#state = 'stopped';
-      this.#reason = undefined;
+      this.#closed(state, reason);
     }
   }
 
-  /** Asks the key service about a volume that is not open; the DEKs are wiped again at once. */
+  #closed(state: 'stopped' | 'key-invalid', reason: string | undefined): void {
+    this.#state = state;
+    this.#reason = reason;
+    this.#waiting = false;
+    this.#epoch += 1;
+  }
+
+  /** Asks the key service and notes the answer. For a volume that is not open. */
   async checkKey(): Promise<void> {
-    const { store, providers, pins, clock } = this.#options;
     await this.#readForDisplay();
+    this.#noteAnswer(await this.askKey());
+  }
+
+  /** A real unwrap of every DEK. Those of a volume that is not open are wiped again at once. Never rejects. */
+  async askKey(): Promise<KeyAnswer> {
+    const { store, providers, pins, clock } = this.#options;
+    if (this.#open !== undefined) {
+      const { superblock, deks } = this.#open.header;
+      return checkDeks(superblock, deks, providers, clock);
+    }
     try {
       const { decoded } = newestCopy(await readHeaderCopies(store));
-      const ring = await unwrapHeader(decoded, providers, pins);
-      ring.revoke();
-      this.#keyCheck = { state: 'valid', reason: undefined, at: clock.now() };
+      const unwrapped = unwrapHeader(decoded, providers, pins).then((ring) => ring.revoke());
+      await ask(clock, unwrapped);
+      return { kind: 'valid' };
     } catch (error) {
-      this.#noteKeyError(error);
+      return answerOf(error);
     }
   }
 
@@ -178,17 +234,16 @@ export class ManagedVolume {
 
   /** Notes why the volume could not be opened. */
   fail(error: unknown): void {
-    this.#state = error instanceof KmsError ? 'key-invalid' : 'failed';
+    const ofKey = error instanceof KmsError;
+    this.#state = ofKey ? 'key-invalid' : 'failed';
     this.#reason = messageOf(error);
-    this.#noteKeyError(error);
+    this.#epoch += 1;
+    if (!ofKey || error.kind !== 'unreachable') this.#waiting = false;
+    if (ofKey || (this.#keyCheck === undefined && isSealbdError(error, 'INTEGRITY')))
+      this.#noteAnswer(answerOf(error));
   }
 
-  #noteKeyError(error: unknown): void {
-    const at = this.#options.clock.now();
-    if (error instanceof KmsError) {
-      this.#keyCheck = { state: KEY_STATE_OF[error.kind], reason: error.message, at };
-    } else if (this.#keyCheck === undefined && isSealbdError(error, 'INTEGRITY')) {
-      this.#keyCheck = { state: 'damaged', reason: error.message, at };
-    }
+  #noteAnswer(answer: KeyAnswer): void {
+    this.noteKey(KEY_STATE_OF[answer.kind], answer.kind === 'valid' ? undefined : answer.reason);
   }
 }

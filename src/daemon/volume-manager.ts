@@ -15,6 +15,7 @@ import type { Jobs } from './jobs.js';
 import { ManagedVolume } from './managed-volume.js';
 import { Serial } from './serial.js';
 import { buildVolume } from './volume-builder.js';
+import { type Actor, SHUTDOWN, type Snapshot, STARTUP, snapshotOf, WATCHDOG } from './volume-events.js';
 import type { VolumeFiles } from './volume-files.js';
 import { assertSize, type CreateVolumeRequest, resolveKeyUri } from './volume-request.js';
 
@@ -29,6 +30,18 @@ export interface VolumeManagerOptions {
   readonly clock: Clock;
   readonly random: RandomSource;
   readonly log: Logger;
+  readonly observer: VolumeObserver;
+}
+
+/** Learns about every operation when it has ended, well or not. */
+export interface VolumeObserver {
+  settled(
+    name: string,
+    before: Snapshot,
+    volume: ManagedVolume | undefined,
+    by: Actor,
+    volumes: VolumeManager,
+  ): void;
 }
 
 export class VolumeManager {
@@ -51,7 +64,10 @@ export class VolumeManager {
     for (const name of names) this.#volumes.set(name, await this.#manage(name));
     const queue = [...this.#volumes.values()];
     const openSome = async (): Promise<void> => {
-      for (let next = queue.shift(); next !== undefined; next = queue.shift()) await this.#openAtStart(next);
+      for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+        const volume = next;
+        await this.#run(volume.name, STARTUP, () => this.#openAtStart(volume));
+      }
     };
     await Promise.all(Array.from({ length: OPENED_AT_ONCE }, openSome));
   }
@@ -71,8 +87,8 @@ export class VolumeManager {
   }
 
   /** All or nothing: the volume is made in a directory of its own that gets its name when it is whole. */
-  create(request: CreateVolumeRequest): Promise<ManagedVolume> {
-    return this.#run(request.name, async () => {
+  create(request: CreateVolumeRequest, by: Actor): Promise<ManagedVolume> {
+    return this.#run(request.name, by, async () => {
       const { name } = request;
       const { files, pins } = this.#options;
       const keyUri = resolveKeyUri(request, pins.get(name));
@@ -98,8 +114,8 @@ export class VolumeManager {
     });
   }
 
-  resize(name: string, sizeBytes: number, shrink: boolean): Promise<ManagedVolume> {
-    return this.#run(name, async () => {
+  resize(name: string, sizeBytes: number, shrink: boolean, by: Actor): Promise<ManagedVolume> {
+    return this.#run(name, by, async () => {
       const volume = this.get(name);
       assertSize(sizeBytes);
       if (volume.state !== 'serving')
@@ -116,8 +132,8 @@ export class VolumeManager {
   }
 
   /** Serving already is fine. A failed volume that still reads is opened anew. */
-  start(name: string): Promise<ManagedVolume> {
-    return this.#run(name, async () => {
+  start(name: string, by: Actor): Promise<ManagedVolume> {
+    return this.#run(name, by, async () => {
       const volume = this.get(name);
       if (volume.state === 'serving') return volume;
       this.#options.jobs.abortAll(name);
@@ -130,8 +146,8 @@ export class VolumeManager {
   }
 
   /** Lasts over a restart. The marker comes first: a crash on the way must not bring the volume back. */
-  stop(name: string): Promise<ManagedVolume> {
-    return this.#run(name, async () => {
+  stop(name: string, by: Actor): Promise<ManagedVolume> {
+    return this.#run(name, by, async () => {
       const volume = this.get(name);
       await volume.setMarkedStopped(true);
       this.#options.jobs.abortAll(name);
@@ -141,8 +157,31 @@ export class VolumeManager {
     });
   }
 
-  delete(name: string): Promise<void> {
-    return this.#run(name, async () => {
+  /** Stops a volume whose key was taken away, unless it was stopped or opened since `epoch`. Does not last over a restart. */
+  closeForKey(name: string, epoch: number, reason: string): Promise<void> {
+    return this.#run(name, WATCHDOG, async () => {
+      const volume = this.#volumes.get(name);
+      if (volume?.epoch !== epoch) return;
+      const { jobs, log } = this.#options;
+      log.error({ volume: name, reason }, 'the key is not to be used any more: stopping');
+      jobs.abortAll(name);
+      await volume.closeKeyInvalid(reason);
+      log.error({ volume: name, state: volume.state, reason }, 'stopped; its keys are wiped');
+    });
+  }
+
+  /** Opens a volume whose key came back, unless it was opened or stopped since `epoch`. */
+  openForKey(name: string, epoch: number): Promise<void> {
+    return this.#run(name, WATCHDOG, async () => {
+      const volume = this.#volumes.get(name);
+      if (volume?.epoch !== epoch) return;
+      await volume.open();
+      this.#options.log.info({ volume: name }, 'serving again: its key came back');
+    });
+  }
+
+  delete(name: string, by: Actor): Promise<void> {
+    return this.#run(name, by, async () => {
       const volume = this.get(name);
       this.#options.jobs.abortAll(name);
       await this.#closeFailed(volume);
@@ -153,11 +192,11 @@ export class VolumeManager {
   }
 
   backUpHeader(name: string): Promise<Uint8Array> {
-    return this.#run(name, () => backUpHeader(this.get(name).store));
+    return this.#serial.run(name, () => backUpHeader(this.get(name).store));
   }
 
-  restoreHeader(name: string, file: Uint8Array, force: boolean): Promise<ManagedVolume> {
-    return this.#run(name, async () => {
+  restoreHeader(name: string, file: Uint8Array, force: boolean, by: Actor): Promise<ManagedVolume> {
+    return this.#run(name, by, async () => {
       const volume = this.get(name);
       if (volume.device !== undefined)
         throw new SealbdError('CONFLICT', `volume "${name}" is ${volume.state}: stop it first`);
@@ -170,8 +209,8 @@ export class VolumeManager {
   }
 
   /** A fresh check of the key of a volume that is not open; an open one was checked when it opened. */
-  checkKey(name: string): Promise<ManagedVolume> {
-    return this.#run(name, async () => {
+  checkKey(name: string, by: Actor): Promise<ManagedVolume> {
+    return this.#run(name, by, async () => {
       const volume = this.get(name);
       if (volume.device === undefined) await volume.checkKey();
       return volume;
@@ -182,18 +221,29 @@ export class VolumeManager {
   async closeAll(): Promise<void> {
     this.#closing = true;
     this.#options.jobs.abortAll();
-    const closing = this.list().map((volume) => this.#serial.run(volume.name, () => volume.close()));
+    const closing = this.list().map((volume) => {
+      return this.#serial.run(volume.name, () => this.#observed(volume.name, SHUTDOWN, () => volume.close()));
+    });
     const failed = (await Promise.allSettled(closing)).filter((result) => result.status === 'rejected');
     for (const { reason } of failed)
       this.#options.log.error({ reason: messageOf(reason) }, 'a volume did not stop cleanly');
     if (failed.length > 0) throw new SealbdError('FAILED', `${failed.length} volumes did not stop cleanly`);
   }
 
-  #run<T>(name: string, operation: () => Promise<T>): Promise<T> {
+  #run<T>(name: string, by: Actor, operation: () => Promise<T>): Promise<T> {
     return this.#serial.run(name, () => {
       if (this.#closing) throw new SealbdError('ESHUTDOWN', 'the daemon is shutting down');
-      return operation();
+      return this.#observed(name, by, operation);
     });
+  }
+
+  async #observed<T>(name: string, by: Actor, operation: () => Promise<T>): Promise<T> {
+    const before = snapshotOf(this.#volumes.get(name));
+    try {
+      return await operation();
+    } finally {
+      this.#options.observer.settled(name, before, this.#volumes.get(name), by, this);
+    }
   }
 
   async #manage(name: string): Promise<ManagedVolume> {
@@ -215,6 +265,7 @@ export class VolumeManager {
       log.info({ volume: volume.name }, 'serving');
     } catch (error) {
       volume.fail(error);
+      if (volume.keyCheck?.state === 'unreachable') volume.waitForKey();
       log.error({ volume: volume.name, state: volume.state, reason: messageOf(error) }, 'does not open');
     }
   }

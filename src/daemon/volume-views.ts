@@ -3,6 +3,7 @@ import type { KeyStatus, VolumeInfo } from '../admin/schemas.js';
 import { suiteName } from '../base/ciphers.js';
 import { BLOCK_BYTES } from '../base/limits.js';
 import { formatUuid } from '../base/random.js';
+import type { WatchTimes } from '../keys/key-watch.js';
 import type { DekRecord, Superblock } from '../keys/superblock.js';
 import type { ManagedVolume } from './managed-volume.js';
 import type { ClosedUsage } from './volume-files.js';
@@ -18,7 +19,7 @@ export function volumeView(volume: ManagedVolume, usage: ClosedUsage | undefined
     blockSize: BLOCK_BYTES,
     cipher: superblock === undefined ? null : suiteName(superblock.suite),
     state: volume.state,
-    reason: volume.reason ?? null,
+    reason: volume.reason ?? (device === undefined ? null : (volume.keyCheck?.reason ?? null)),
     keyUri: superblock === undefined ? null : (activeDek(superblock)?.keyUri ?? null),
     mappedBytes: stats?.mappedBytes ?? usage?.mappedBytes ?? null,
     storedBytes: stats?.storedBytes ?? usage?.storedBytes ?? 0,
@@ -28,8 +29,8 @@ export function volumeView(volume: ManagedVolume, usage: ClosedUsage | undefined
   };
 }
 
-/** Undefined for a volume without a key. */
-export function keyView(volume: ManagedVolume): KeyStatus | undefined {
+/** Undefined for a volume without a key. `times` are the watchdog's, where it watches the key. */
+export function keyView(volume: ManagedVolume, times: WatchTimes | undefined): KeyStatus | undefined {
   const { superblock, keyCheck } = volume;
   const active = superblock === undefined ? undefined : activeDek(superblock);
   if (superblock === undefined || active === undefined) return undefined;
@@ -40,12 +41,16 @@ export function keyView(volume: ManagedVolume): KeyStatus | undefined {
     resolvedKeyId: active.resolvedKeyId,
     state: keyCheck?.state ?? 'unreachable',
     reason: keyCheck === undefined ? 'not checked yet' : (keyCheck.reason ?? null),
-    lastCheck: keyCheck === undefined ? null : new Date(keyCheck.at).toISOString(),
-    nextCheck: null,
-    graceEndsAt: null,
+    lastCheck: isoTime(keyCheck?.at),
+    nextCheck: isoTime(times?.nextCheckAt),
+    graceEndsAt: isoTime(times?.graceEndsAt),
     deks: superblock.deks.map((dek) => dekView(dek, byDek)),
     rotation: null,
   };
+}
+
+function isoTime(unixMs: number | undefined): string | null {
+  return unixMs === undefined ? null : new Date(unixMs).toISOString();
 }
 
 function dekView(

@@ -36,7 +36,7 @@ describe('key status', () => {
         state: 'valid',
         reason: null,
         lastCheck: expect.stringMatching(/Z$/),
-        nextCheck: null,
+        nextCheck: expect.stringMatching(/Z$/),
         graceEndsAt: null,
         deks: [
           {

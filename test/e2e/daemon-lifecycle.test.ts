@@ -38,7 +38,7 @@ describe('serve', () => {
     for (const file of files) expect(statSync(join(data, 'volumes/default', file)).mode & 0o077).toBe(0);
     expect((await daemon.stop()).code).toBe(0);
     expect(existsSync(adminSocket(data))).toBe(false);
-    expect(readdirSync(data).sort()).toEqual(['keyring.json', 'lock', 'volumes']);
+    expect(readdirSync(data).sort()).toEqual(['audit.jsonl', 'keyring.json', 'lock', 'volumes']);
     expect((await daemon.run(['status'])).code).toBe(3);
   });
 

@@ -17,7 +17,49 @@ describe('the configuration', () => {
       allowUnlockedKeys: false,
       requireKeys: false,
       logLevel: 'info',
+      watch: { intervalMs: 600_000, graceMs: 86_400_000, confirmMs: 5000, resume: 'manual' },
+      hook: undefined,
     });
+  });
+
+  it('takes the watchdog from flags before the file', () => {
+    const directory = temporaryDirectory();
+    const config = join(directory, 'sealbd.toml');
+    const hook = join(directory, 'hook');
+    writeFileSync(hook, '#!/bin/sh\n', { mode: 0o755 });
+    writeFileSync(
+      config,
+      '[watchdog]\npoll_interval = "30s"\nunreachable_grace = "1h"\nconfirm_after = "2s"\nresume = "auto"\nhook = "hook"\n',
+    );
+    expect(resolveConfig({ config }, {}, CWD)).toMatchObject({
+      watch: { intervalMs: 30_000, graceMs: 3_600_000, confirmMs: 2000, resume: 'auto' },
+      hook: { path: hook, timeoutMs: 10_000 },
+    });
+    const flags = { config, pollInterval: '1s', unreachableGrace: '0' };
+    expect(resolveConfig(flags, {}, CWD).watch).toMatchObject({ intervalMs: 1000, graceMs: 0 });
+  });
+
+  it.each([
+    [{ pollInterval: '10' }, '--poll-interval: "10" is not a time'],
+    [{ pollInterval: '1ms' }, '--poll-interval: "1ms": expected a time from 100ms to 1d'],
+    [{ pollInterval: '0' }, '--poll-interval: "0": expected a time from 100ms to 1d'],
+    [{ unreachableGrace: 'never' }, '--unreachable-grace: "never" is not a time'],
+    [{ unreachableGrace: '400d' }, '--unreachable-grace: "400d": expected a time from 0ms to 366d'],
+  ])('%j is bad usage that names the flag, the value and what was expected', (flags, expected) => {
+    expect(() => resolveConfig(flags, {}, CWD)).toThrow(expect.objectContaining({ code: 'USAGE' }));
+    expect(() => resolveConfig(flags, {}, CWD)).toThrow(expected);
+  });
+
+  it('a hook that is no program is bad usage before anything is served', () => {
+    const directory = temporaryDirectory();
+    const config = join(directory, 'sealbd.toml');
+    writeFileSync(join(directory, 'text'), 'not a program');
+    for (const hook of ['missing', 'text', '.']) {
+      writeFileSync(config, `[watchdog]\nhook = "${hook}"\n`);
+      expect(() => resolveConfig({ config }, {}, CWD)).toThrow(
+        `watchdog.hook = "${hook}": expected a program`,
+      );
+    }
   });
 
   it('takes flags before environment before file before defaults', () => {
@@ -59,6 +101,11 @@ describe('the configuration', () => {
     ['[volumes.v]\ncipher = "rot13"', 'volumes.v.cipher = "rot13"'],
     ['[volumes.v]\nuuid = "1"', 'volumes.v.uuid = "1"'],
     ['[volumes.v]\nkey = "nothing"', 'volumes.v.key = "nothing": expected a key URI'],
+    ['[watchdog]\npoll_interval = "1ms"', 'watchdog.poll_interval = "1ms": expected a time from 100ms'],
+    ['[watchdog]\npoll_interval = 10', 'watchdog.poll_interval = 10'],
+    ['[watchdog]\nconfirm_after = "1h"', 'watchdog.confirm_after = "1h": expected a time from 0ms to 1m'],
+    ['[watchdog]\nresume = "maybe"', 'watchdog.resume = "maybe"'],
+    ['[watchdog]\npoll = "1s"', 'unknown key watchdog.poll'],
     ['[log]\nlevel = "loud"', 'log.level = "loud"'],
     ['x =', 'line 1'],
   ])('%j is refused with the key, the value and what was expected', (text, expected) => {

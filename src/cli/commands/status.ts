@@ -20,6 +20,11 @@ export async function status(options: ListingOptions, command: Command): Promise
     mapped: formatSize(daemon.volumes.reduce((sum, volume) => sum + (volume.mappedBytes ?? 0), 0)),
   });
   section('Volumes', VOLUME_HEAD, volumeRows(daemon.volumes));
+  section(
+    'Problems',
+    ['volume', 'reason'],
+    daemon.volumes.flatMap((volume) => (volume.reason === null ? [] : [[volume.name, volume.reason]])),
+  );
   section('Keys', KEY_HEAD, keyRows(daemon.keys));
   section(
     'Clients',

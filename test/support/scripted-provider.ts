@@ -1,0 +1,97 @@
+/** A key service in this process: real wraps under a key of its own, and the answers that a test tells it to give. */
+import {
+  type KeyDescription,
+  type KeyProvider,
+  KmsError,
+  type KmsErrorKind,
+  type ProviderScheme,
+  type WrapContext,
+  type WrappedKey,
+} from '../../src/kms/provider.js';
+import { addon, type KeyHandle } from '../../src/native/addon.js';
+
+export type ScriptedAnswer = 'yes' | KmsErrorKind | 'hangs';
+
+export class ScriptedService {
+  answer: ScriptedAnswer = 'yes';
+  /** Answers given before `answer`, one for each question. */
+  readonly queue: ScriptedAnswer[] = [];
+  questions = 0;
+  descriptions = 0;
+  readonly #kek: KeyHandle = addon.keyGenerate();
+
+  get scheme(): ProviderScheme {
+    return {
+      scheme: 'scripted',
+      syntax: 'scripted:NAME',
+      exposes: false,
+      open: (uri) => new ScriptedProvider(uri, this),
+    };
+  }
+
+  get kek(): KeyHandle {
+    return this.#kek;
+  }
+
+  async ask(): Promise<void> {
+    this.questions += 1;
+    const answer = this.queue.shift() ?? this.answer;
+    if (answer === 'hangs') return new Promise(() => undefined);
+    if (answer !== 'yes') throw new KmsError(answer, `the service is ${answer}`);
+  }
+
+  end(): void {
+    addon.keyRelease(this.#kek);
+  }
+}
+
+class ScriptedProvider implements KeyProvider {
+  readonly uri: string;
+  readonly #service: ScriptedService;
+
+  constructor(uri: string, service: ScriptedService) {
+    this.uri = uri;
+    this.#service = service;
+  }
+
+  async ensure(): Promise<void> {}
+
+  async describe(): Promise<KeyDescription> {
+    this.#service.descriptions += 1;
+    return { resolvedKeyId: this.uri, keyVersion: '1', detail: 'as the script has it' };
+  }
+
+  async wrap(dek: KeyHandle, context: WrapContext): Promise<WrappedKey> {
+    await this.#service.ask();
+    const blob = addon.keyWrap(this.#service.kek, dek, aad(context));
+    return { blob, resolvedKeyId: this.uri, keyVersion: '1' };
+  }
+
+  async unwrap(wrapped: WrappedKey, context: WrapContext): Promise<KeyHandle> {
+    await this.#service.ask();
+    return addon.keyUnwrap(this.#service.kek, wrapped.blob, aad(context));
+  }
+
+  async rewrap(wrapped: WrappedKey, from: KeyProvider, context: WrapContext): Promise<WrappedKey> {
+    const dek = await from.unwrap(wrapped, context);
+    try {
+      return await this.wrap(dek, context);
+    } finally {
+      addon.keyRelease(dek);
+    }
+  }
+
+  async check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle | undefined): Promise<void> {
+    const unwrapped = await this.unwrap(wrapped, context);
+    try {
+      if (dek === undefined || addon.keyEquals(unwrapped, dek)) return;
+      throw new KmsError('damaged', `DEK ${context.dekId} is another key than the one in use`);
+    } finally {
+      addon.keyRelease(unwrapped);
+    }
+  }
+}
+
+function aad({ volumeUuid, dekId }: WrapContext): Uint8Array {
+  return Buffer.concat([volumeUuid, Buffer.from([dekId])]);
+}

@@ -1,0 +1,112 @@
+/** Volumes, engine, watchdog and audit log as the daemon ties them together, over a key service with a script. */
+import { mkdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { onTestFinished } from 'vitest';
+import { type Clock, systemClock } from '../../src/base/clock.js';
+import { type Logger, nullLogger } from '../../src/base/log.js';
+import { AuditLog } from '../../src/daemon/audit-log.js';
+import { EventHook } from '../../src/daemon/event-hook.js';
+import { Jobs } from '../../src/daemon/jobs.js';
+import type { ManagedVolume } from '../../src/daemon/managed-volume.js';
+import { systemRandom } from '../../src/daemon/random.js';
+import { openEngine } from '../../src/daemon/volume-engine.js';
+import { STARTUP, type VolumeEvent } from '../../src/daemon/volume-events.js';
+import { VolumeFiles } from '../../src/daemon/volume-files.js';
+import { VolumeManager } from '../../src/daemon/volume-manager.js';
+import { VolumeWatch } from '../../src/daemon/volume-watch.js';
+import type { WatchPolicy } from '../../src/keys/watch-state.js';
+import { Watchdog } from '../../src/keys/watchdog.js';
+import { KeyProviders } from '../../src/kms/registry.js';
+import { kmsEnvironment, temporaryDirectory } from './key-fixtures.js';
+import { ScriptedService } from './scripted-provider.js';
+
+/** Long enough that nothing happens by itself: tests check on demand. */
+export const QUIET: WatchPolicy = {
+  intervalMs: 3_600_000,
+  graceMs: 3_600_000,
+  confirmMs: 0,
+  resume: 'manual',
+};
+
+export interface Watched {
+  readonly volumes: VolumeManager;
+  readonly watchdog: Watchdog;
+  readonly jobs: Jobs;
+  audit(): Promise<(VolumeEvent & { time: string })[]>;
+  close(): Promise<void>;
+}
+
+export interface WatchedOptions {
+  readonly policy?: Partial<WatchPolicy>;
+  readonly hook?: string;
+  readonly log?: Logger;
+  /** For the deadline of a stop. */
+  readonly watchClock?: Clock;
+}
+
+export class WatchedDirectory {
+  readonly path = temporaryDirectory();
+  readonly one = new ScriptedService();
+  readonly other = new ScriptedService();
+
+  constructor() {
+    mkdirSync(join(this.path, 'volumes'));
+    onTestFinished(() => {
+      this.one.end();
+      this.other.end();
+    });
+  }
+
+  get auditPath(): string {
+    return join(this.path, 'audit.jsonl');
+  }
+
+  get auditMode(): number {
+    return statSync(this.auditPath).mode & 0o777;
+  }
+
+  /** What a daemon's start does. */
+  async start({
+    policy = {},
+    hook: path,
+    log = nullLogger,
+    watchClock = systemClock,
+  }: WatchedOptions = {}): Promise<Watched> {
+    const clock = systemClock;
+    const random = systemRandom;
+    const providers = new KeyProviders(kmsEnvironment(this.path), [
+      this.one.scheme,
+      { ...this.other.scheme, scheme: 'other' },
+    ]);
+    const audit = await AuditLog.open(this.auditPath, clock, log);
+    const hook = path === undefined ? undefined : new EventHook({ path, timeoutMs: 500, clock, log });
+    const watchdog = new Watchdog({ policy: { ...QUIET, ...policy }, clock, random, log });
+    const observer = new VolumeWatch({ watchdog, audit, hook, clock: watchClock });
+    const engine = openEngine({ pool_threads: 1 });
+    const jobs = new Jobs(clock, log);
+    const files = new VolumeFiles(join(this.path, 'volumes'), random);
+    const pins = new Map();
+    const parts = { files, engine, providers, jobs, pins, clock, random, log, observer };
+    const volumes = new VolumeManager(parts);
+    await volumes.openAll();
+    const close = async (): Promise<void> => {
+      watchdog.close();
+      await volumes.closeAll();
+      await engine.close();
+      await hook?.close();
+      await audit.close();
+    };
+    return {
+      ...{ volumes, watchdog, jobs, close },
+      audit: async () => {
+        await audit.flush();
+        const lines = readFileSync(this.auditPath, 'utf8').split('\n').slice(0, -1);
+        return lines.map((line) => JSON.parse(line));
+      },
+    };
+  }
+}
+
+export function createVolume(volumes: VolumeManager, name: string, keyUri: string): Promise<ManagedVolume> {
+  return volumes.create({ name, sizeBytes: 64 * 2 ** 20, cipher: 'aes-256-gcm', keyUri }, STARTUP);
+}
