@@ -71,6 +71,7 @@ export async function fill(
 }
 
 async function fio(programs: Programs, uri: string, args: readonly string[]): Promise<Report> {
+  // Buffers are random once: making them anew for every write would time fio instead.
   const common = [
     '--name=bench',
     '--ioengine=nbd',
