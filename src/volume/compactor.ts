@@ -1,5 +1,5 @@
 import { type Clock, sleep } from '../base/clock.js';
-import { messageOf } from '../base/errors.js';
+import { isSealbdError, messageOf } from '../base/errors.js';
 import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SLOT_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
@@ -95,14 +95,20 @@ export class Compactor {
   }
 
   async #round(urgent: boolean): Promise<boolean> {
-    let moved = 0;
-    for (const victim of this.#victims()) {
-      if (this.#stopped || moved >= this.#options.segmentSlots) break;
-      if (victim.live === 0 || this.#options.isBusy(victim)) continue;
-      moved += victim.live;
-      await this.#compact(victim, urgent);
+    const before = this.movedBlocks;
+    let chosen = 0;
+    try {
+      for (const victim of this.#victims()) {
+        if (this.#stopped || chosen >= this.#options.segmentSlots) break;
+        if (victim.live === 0 || this.#options.isBusy(victim)) continue;
+        chosen += victim.live;
+        await this.#compact(victim, urgent);
+      }
+    } catch (error) {
+      // What was moved before the disk was full counts: a checkpoint lets go of its sources.
+      if (!isSealbdError(error, 'ENOSPC') || this.movedBlocks === before) throw error;
     }
-    return moved > 0;
+    return chosen > 0;
   }
 
   #victims(): Segment[] {
@@ -257,7 +263,8 @@ export class Compactor {
     if (this.#writer !== undefined && !this.#writer.full) return this.#writer;
     await this.#sealWriter();
     // Compaction is what frees space: on a full disk it may use the reserve.
-    this.#writer = await this.#options.factory.create(SEGMENT_KIND_MOVED, 0, true, this.#options.writer);
+    const { factory, writer } = this.#options;
+    this.#writer = await factory.create(SEGMENT_KIND_MOVED, 0, 'all-but-one', writer);
     return this.#writer;
   }
 

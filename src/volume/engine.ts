@@ -1,6 +1,6 @@
 /** Puts the parts of a volume together, and opens them on what the store holds. */
 import type { Clock } from '../base/clock.js';
-import type { SealbdError } from '../base/errors.js';
+import { isSealbdError, type SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import { addon, type KeyHandle } from '../native/addon.js';
@@ -321,7 +321,12 @@ async function reclaim(checkpointer: Checkpointer, compactor: Compactor): Promis
   const before = checkpointer.retired;
   await checkpointer.run();
   if (checkpointer.retired > before) return true;
-  if (!(await compactor.round(true))) return false;
+  try {
+    if (!(await compactor.round(true))) return false;
+  } catch (error) {
+    // Not even room to move something; but what an earlier round moved may only need its checkpoint.
+    if (!isSealbdError(error, 'ENOSPC')) throw error;
+  }
   await checkpointer.run();
   return checkpointer.retired > before;
 }

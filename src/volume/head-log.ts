@@ -66,6 +66,7 @@ export class HeadLog {
   #tailSlots = 0;
   #ageTimer: Timer | undefined;
   #noSpaceUntil = Number.NEGATIVE_INFINITY;
+  #reclaiming: Promise<boolean> | undefined;
   #failure: SealbdError | undefined;
 
   constructor(options: HeadLogOptions) {
@@ -178,7 +179,7 @@ export class HeadLog {
     const previous = this.#writer?.segment.id ?? 0;
     this.#preparingId = factory.nextSegmentId;
     this.#preparing = factory
-      .create(SEGMENT_KIND_HEAD, previous, urgent, writer)
+      .create(SEGMENT_KIND_HEAD, previous, urgent ? 'all' : 'none', writer)
       .then((next) => {
         this.#next = next;
         this.#nextIsReserve = urgent;
@@ -224,13 +225,18 @@ export class HeadLog {
     }
   }
 
-  async #reclaim(): Promise<boolean> {
-    try {
-      return await this.#options.reclaim();
-    } catch (error) {
-      this.#options.writer.log.warn({ reason: messageOf(error) }, 'no space could be reclaimed');
-      return false;
-    }
+  /** One round of reclaiming for all who wait: rounds of their own would take the room from each other. */
+  #reclaim(): Promise<boolean> {
+    this.#reclaiming ??= this.#options
+      .reclaim()
+      .catch((error: unknown) => {
+        this.#options.writer.log.warn({ reason: messageOf(error) }, 'no space could be reclaimed');
+        return false;
+      })
+      .finally(() => {
+        this.#reclaiming = undefined;
+      });
+    return this.#reclaiming;
   }
 
   #appendRun(src: number, lba: number, blocks: number): MaybePromise<void> {

@@ -15,7 +15,7 @@ import { metadataMac } from '../segment/segment-mac.js';
 import { SegmentWriter, type WriterContext } from '../segment/segment-writer.js';
 import type { Store, StoreFile } from '../store/store.js';
 import type { SegmentTable } from './segment-table.js';
-import type { SparePool } from './spare-pool.js';
+import type { ReserveClaim, SparePool } from './spare-pool.js';
 
 export interface FactoryOptions {
   readonly store: Store;
@@ -46,14 +46,14 @@ export class SegmentFactory {
   }
 
   /**
-   * A writer for a new segment. `urgent` work may take the reserve when the disk is full. What fails before the segment
+   * A writer for a new segment. `claim` is what it may take of the reserve when the disk is full. What fails before the segment
    * has its name is a SealbdError (ENOSPC, EIO), and another attempt is harmless; any other error is final, since the
    * name may or may not be on the disk.
    */
   async create(
     kind: SegmentKind,
     previousHeadId: number,
-    urgent: boolean,
+    claim: ReserveClaim,
     context: WriterContext,
   ): Promise<SegmentWriter> {
     const { table, uuid, suite, activeDek, segmentSlots } = this.#options;
@@ -71,7 +71,7 @@ export class SegmentFactory {
     addon.randomFill(identity.salt);
     const segment = new Segment(identity, 0, false);
     try {
-      const file = await this.#file(segment, previousHeadId, urgent);
+      const file = await this.#file(segment, previousHeadId, claim);
       this.#options.handles.adopt(segment, file);
       const key = this.#options.handles.key(segment);
       table.add(segment);
@@ -82,12 +82,12 @@ export class SegmentFactory {
     }
   }
 
-  async #file(segment: Segment, previousHeadId: number, urgent: boolean): Promise<StoreFile> {
+  async #file(segment: Segment, previousHeadId: number, claim: ReserveClaim): Promise<StoreFile> {
     const { store, spares, segmentSlots, deks, clock } = this.#options;
     const name = segmentFileName(segment.id);
     let file: StoreFile | undefined;
     try {
-      file = await spares.take(`${name}.tmp`, segmentFileBytes(segmentSlots), urgent);
+      file = await spares.take(`${name}.tmp`, segmentFileBytes(segmentSlots), claim);
       const { bytes, covered } = encodeHeader({
         ...segment,
         previousHeadId,

@@ -2,6 +2,9 @@ import { errnoOf } from '../base/errors.js';
 import { addon } from '../native/addon.js';
 import type { Store, StoreFile } from '../store/store.js';
 
+/** How much of the reserve may be used. The last file is what a checkpoint needs to let go of anything. */
+export type ReserveClaim = 'none' | 'all-but-one' | 'all';
+
 export const SPARE_PATTERN = /^(spare|reserve)-[0-9]+$/;
 
 /**
@@ -67,19 +70,24 @@ export class SparePool {
     }
   }
 
-  /** An open, allocated file of `sizeBytes` named `name`: a spare, a new one, or, if `urgent`, one of the reserve. */
-  async take(name: string, sizeBytes: number, urgent: boolean): Promise<StoreFile> {
+  /** An open, allocated file of `sizeBytes` named `name`: a spare, a new one, or one of the reserve where the disk is full. */
+  async take(name: string, sizeBytes: number, claim: ReserveClaim): Promise<StoreFile> {
     const spare = sizeBytes <= this.#fileBytes ? this.#spares.pop() : undefined;
     if (spare !== undefined) return this.#open(spare, name);
     try {
       return await this.#store.create(name, sizeBytes);
     } catch (error) {
       const full = errnoOf(error) === 'ENOSPC' || errnoOf(error) === 'EDQUOT';
-      const reserved =
-        full && urgent && sizeBytes <= this.#fileBytes ? await this.takeReserve(name) : undefined;
+      const allowed = full && sizeBytes <= this.#fileBytes && this.#allows(claim);
+      const reserved = allowed ? await this.takeReserve(name) : undefined;
       if (reserved === undefined) throw error;
       return reserved;
     }
+  }
+
+  #allows(claim: ReserveClaim): boolean {
+    if (claim === 'none') return false;
+    return claim === 'all' || this.#reserve.length >= Math.min(2, this.#reserveMax);
   }
 
   /** One file of the reserve, renamed to `name`; undefined where none is left. */
