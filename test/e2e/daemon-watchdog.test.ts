@@ -174,6 +174,28 @@ describe('when the key is taken out of the keyring', () => {
   });
 });
 
+describe('when the keyring is damaged', () => {
+  it('the volume goes on with the key in memory, and key status says so and exits 5', async () => {
+    const daemon = await twoVolumes();
+    const path = join(daemon.data, 'keyring.json');
+    const before = readFileSync(path);
+    writeFileSync(path, before.subarray(0, -20));
+    const seen = async () => (await daemon.run(['key', 'status', 'v'])).code === 5;
+    await until('damaged', seen, STOPPED_WITHIN_MS);
+    await new Promise((resolve) => setTimeout(resolve, 2 * INTERVAL_MS + CONFIRM_MS));
+    expect(await info(daemon, 'v')).toMatchObject({
+      ...{ state: 'serving', reason: expect.stringContaining('keyring.json') },
+    });
+    expect((await qemuIo(daemon.uri('v'), 'write -P 2 0 1M')).code).toBe(0);
+    writeFileSync(path, before);
+    await until(
+      'valid',
+      async () => (await daemon.run(['key', 'status', 'v'])).code === 0,
+      STOPPED_WITHIN_MS,
+    );
+  });
+});
+
 describe('when the keyring cannot be read', () => {
   /** A directory in its place opens, and fails to be read: no answer, which says nothing about the key. */
   function blockKeyring(daemon: DaemonProcess): () => void {

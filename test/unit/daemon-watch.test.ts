@@ -337,8 +337,27 @@ describe('the audit log', () => {
     } finally {
       write.mockRestore();
     }
+    expect(errors).toHaveLength(1);
     const lines = readFileSync(directory.auditPath, 'utf8').trimEnd().split('\n');
     expect(lines.map((line) => JSON.parse(line).volume)).toEqual(['one', 'two']);
+  });
+});
+
+describe('the end of the audit log', () => {
+  it('puts what could not be written into the log of the daemon', async () => {
+    const errors: object[] = [];
+    const log = { ...nullLogger, error: (fields: object) => void errors.push(fields) };
+    const audit = await AuditLog.open(new WatchedDirectory().auditPath, systemClock, log);
+    const some = await open(new WatchedDirectory().path);
+    const write = vi.spyOn(Object.getPrototypeOf(some), 'write').mockRejectedValue(new Error('ENOSPC'));
+    await some.close();
+    try {
+      audit.record({ event: 'stop', volume: 'last', uuid: null, by: CLI });
+      await audit.close();
+    } finally {
+      write.mockRestore();
+    }
+    expect(errors.at(-1)).toEqual({ lines: expect.stringContaining('"volume":"last"') });
   });
 });
 

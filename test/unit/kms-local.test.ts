@@ -132,6 +132,14 @@ describe('keyring.json', () => {
     expect(await kindOf(providers.open('local:default').describe())).toBe('refused');
   });
 
+  it.each(['', '{}', 'nothing'])('that holds no key, as in "%s", is refused and left alone', async (text) => {
+    const { path, providers } = setup();
+    writeFileSync(path, text, { mode: 0o600 });
+    expect(await kindOf(providers.open('local:default').describe())).toBe('refused');
+    expect(await kindOf(providers.open('local:default').ensure())).toBe('refused');
+    expect(readFileSync(path, 'utf8')).toBe(text);
+  });
+
   const damage: [string, (text: string) => string][] = [
     ['is cut short', (text) => text.slice(0, -20)],
     ['has a key that is too short', (text) => text.replace(/("key": ")..../, '$1')],

@@ -7,6 +7,7 @@ import { dirname } from 'node:path';
 import { errnoOf, messageOf, SealbdError } from '../../base/errors.js';
 import { KEYRING_BYTES_MAX } from '../../base/limits.js';
 import { addon, type KeyHandle } from '../../native/addon.js';
+import { secretBuffer } from '../../native/secret-buffer.js';
 import { KmsError } from '../provider.js';
 import { decodeKeyring, encodeKeyring, type LocalKey } from './keyring-codec.js';
 
@@ -74,11 +75,12 @@ export class Keyring {
   async #read(): Promise<LocalKey[] | undefined> {
     const text = await this.#readFile();
     if (text === undefined) return undefined;
+    // Who empties the file took the keys away, as surely as who removes it.
+    const kind = text.includes('"key"') ? 'damaged' : 'refused';
     try {
       return decodeKeyring(text);
     } catch (error) {
-      if (error instanceof SealbdError)
-        throw new KmsError('damaged', `${this.path}: ${error.message}`, error);
+      if (error instanceof SealbdError) throw new KmsError(kind, `${this.path}: ${error.message}`, error);
       throw error;
     }
   }
@@ -138,7 +140,7 @@ export class Keyring {
 
 /** FileHandle.readFile would leave copies of its chunks behind. */
 async function readWhole(file: fs.FileHandle, size: number): Promise<Buffer> {
-  const text = Buffer.alloc(size);
+  const text = secretBuffer(size);
   let done = 0;
   try {
     while (done < size) {
