@@ -4,6 +4,7 @@
 
 #include "aes/cmac.h"
 #include "keys/random.h"
+#include "keys/scrub.h"
 #include "keys/wipe.h"
 
 namespace sealbd {
@@ -42,6 +43,7 @@ OpStatus key_generate(KeyHandle& out) {
 }
 
 OpStatus key_equals(KeyHandle a, KeyHandle b, bool& equal) {
+  const ScrubOnExit scrubbed;
   const KeyUse use_a(a);
   if (use_a.status() != KeyStatus::ok) return op_status(use_a.status());
   const KeyUse use_b(b);
@@ -52,6 +54,7 @@ OpStatus key_equals(KeyHandle a, KeyHandle b, bool& equal) {
 
 OpStatus key_mac(const Kernel& with, KeyHandle key, std::span<const uint8_t> label, std::span<const uint8_t> context,
                  std::span<const uint8_t> data, Block& mac) {
+  const ScrubOnExit scrubbed;
   Secret<CmacKey> prepared;
   {
     // The slot is held for the derivation alone: a revocation does not wait for the MAC of a large buffer.
@@ -62,12 +65,12 @@ OpStatus key_mac(const Kernel& with, KeyHandle key, std::span<const uint8_t> lab
     cmac_init(with, derived.value.data(), prepared.value);
   }
   mac = cmac(with, prepared.value, {data});
-  scrub_stack();
   return OpStatus::ok;
 }
 
 OpStatus key_wrap(const Kernel& with, KeyHandle kek, KeyHandle key, std::span<const uint8_t> aad,
                   std::span<uint8_t, kWrappedBytes> out) {
+  const ScrubOnExit scrubbed;
   const KeyUse use_kek(kek);
   if (use_kek.status() != KeyStatus::ok) return op_status(use_kek.status());
   const KeyUse use_key(key);
@@ -77,12 +80,12 @@ OpStatus key_wrap(const Kernel& with, KeyHandle kek, KeyHandle key, std::span<co
   wrap_key_of(with, use_kek.bytes(), wrapping.value);
   with.gcm_seal(wrapping.value, out.data(), aad.data(), aad.size(), use_key.bytes(), out.data() + kIvBytes, kKeyBytes,
                 out.data() + kIvBytes + kKeyBytes);
-  scrub_stack();
   return OpStatus::ok;
 }
 
 OpStatus key_unwrap(const Kernel& with, KeyHandle kek, std::span<const uint8_t, kWrappedBytes> blob,
                     std::span<const uint8_t> aad, KeyHandle& out) {
+  const ScrubOnExit scrubbed;
   Secret<Key> bytes;
   {
     const KeyUse use(kek);
@@ -91,8 +94,7 @@ OpStatus key_unwrap(const Kernel& with, KeyHandle kek, std::span<const uint8_t, 
     wrap_key_of(with, use.bytes(), wrapping.value);
     const bool authentic = gcm_open(with, wrapping.value, blob.data(), aad, blob.data() + kIvBytes,
                                     bytes.value.data(), kKeyBytes, blob.data() + kIvBytes + kKeyBytes);
-    scrub_stack();
-    if (!authentic) return OpStatus::not_authentic;
+      if (!authentic) return OpStatus::not_authentic;
   }
   return op_status(key_create(bytes.value.data(), out));
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "keys/scrub.h"
 #include "keys/secure_memory.h"
 #include "keys/segment_keys.h"
 #include "keys/wipe.h"
@@ -44,11 +45,15 @@ bool ensure_memory() {
 }  // namespace
 
 KeyStatus key_memory_prepare() {
-  const std::lock_guard lock(table.mutex);
-  return ensure_memory() ? KeyStatus::ok : KeyStatus::memory;
+  {
+    const std::lock_guard lock(table.mutex);
+    if (!ensure_memory()) return KeyStatus::memory;
+  }
+  return segment_key_memory_prepare();
 }
 
 KeyStatus key_create(const uint8_t* bytes, KeyHandle& out) {
+  const ScrubOnExit scrubbed;
   const std::lock_guard lock(table.mutex);
   if (!ensure_memory()) return KeyStatus::memory;
   for (size_t index = 0; index < kKeysMax; ++index) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "io/arena.h"
+#include "keys/scrub.h"
 #include "keys/wipe.h"
 
 namespace sealbd {
@@ -39,29 +40,37 @@ class Scratch {
   std::optional<NewArena> arena_;
 };
 
-// Fills `into`, or says why not. With no_wait a part that is not in the page cache makes the call give up.
-int64_t read_all(const FileRange& from, std::span<uint8_t> into) {
-  int64_t offset = from.offset;
-  while (!into.empty()) {
-    const iovec piece{into.data(), into.size()};
+struct ReadResult {
+  size_t bytes;    // that were read
+  int64_t status;  // kRunOk up to the end of the file too
+};
+
+// Fills `into` as far as the file goes. With no_wait a part that is not in the page cache makes the call give up.
+ReadResult read_all(const FileRange& from, std::span<uint8_t> into) {
+  size_t done = 0;
+  while (done < into.size()) {
+    const iovec piece{into.data() + done, into.size() - done};
+    const off_t offset = from.offset + static_cast<off_t>(done);
     const ssize_t got = preadv2(from.fd, &piece, 1, offset, from.no_wait ? RWF_NOWAIT : 0);
-    if (got == 0) return kRunShort;
-    if (got < 0) {
-      if (errno == EINTR) continue;
+    if (got > 0) {
+      done += static_cast<size_t>(got);
+    } else if (got == 0) {
+      // Linux 5.9 and 5.10 may answer 0 to RWF_NOWAIT before the end of the file: only a read that may wait knows.
+      return {done, from.no_wait ? kRunWouldBlock : kRunOk};
+    } else if (errno != EINTR) {
       // Some file systems know no RWF_NOWAIT; then the caller takes the way that may block.
-      if (from.no_wait && (errno == EAGAIN || errno == EOPNOTSUPP)) return kRunWouldBlock;
-      return kRunErrnoBase - errno;
+      const bool would_block = from.no_wait && (errno == EAGAIN || errno == EOPNOTSUPP);
+      return {done, would_block ? kRunWouldBlock : kRunErrnoBase - errno};
     }
-    into = into.subspan(static_cast<size_t>(got));
-    offset += got;
   }
-  return kRunOk;
+  return {done, kRunOk};
 }
 
 }  // namespace
 
 int64_t seal_run(const Kernel& with, const SegmentKeyUse& use, std::span<uint8_t> dst, std::span<const uint8_t> src,
                  uint32_t first_position, const SlotMeta& first) {
+  const ScrubOnExit scrubbed;
   const size_t blocks = src.size() / kBlockBytes;
   SlotMeta meta = first;
   int64_t result = kRunOk;
@@ -75,12 +84,12 @@ int64_t seal_run(const Kernel& with, const SegmentKeyUse& use, std::span<uint8_t
     meta.sequence += 1;
     meta.lba += 1;
   }
-  scrub_stack();
   return result;
 }
 
 int64_t open_run(const Kernel& with, const SegmentKeyUse& use, std::span<uint8_t> dst, std::span<const uint8_t> src,
                  uint32_t first_position, uint64_t lba) {
+  const ScrubOnExit scrubbed;
   const size_t blocks = src.size() / kSlotBytes;
   int64_t result = kRunOk;
   for (size_t i = 0; i < blocks; ++i) {
@@ -96,12 +105,12 @@ int64_t open_run(const Kernel& with, const SegmentKeyUse& use, std::span<uint8_t
     wipe(block);
     if (result == kRunOk) result = static_cast<int64_t>(i);
   }
-  scrub_stack();
   return result;
 }
 
 int64_t scan_run(const Kernel& with, const SegmentKeyUse& use, std::span<uint8_t> dst, std::span<const uint8_t> src,
                  uint32_t first_position, std::span<uint8_t> valid) {
+  const ScrubOnExit scrubbed;
   const size_t blocks = src.size() / kSlotBytes;
   int64_t result = kRunOk;
   for (size_t i = 0; i < blocks; ++i) {
@@ -116,44 +125,47 @@ int64_t scan_run(const Kernel& with, const SegmentKeyUse& use, std::span<uint8_t
                    ? 1
                    : 0;
   }
-  scrub_stack();
   return result;
 }
 
 KeyStatus read_run(const Kernel& with, SegmentKeyHandle handle, const FileRange& from, std::span<uint8_t> dst,
                    uint32_t first_position, uint64_t lba, int64_t& result) {
   thread_local Scratch scratch;
-  if (scratch.bytes().empty()) {
-    result = kRunErrnoBase - ENOMEM;
-    return KeyStatus::ok;
-  }
   const size_t blocks = dst.size() / kBlockBytes;
-  result = kRunOk;
-  for (size_t done = 0; done < blocks; done += kPieceBlocks) {
+  int64_t failed = kRunOk;  // or the index of the first block that did
+  size_t done = 0;
+  // What is not opened is zeroed: a caller that looks finds nothing of an earlier run.
+  const auto end_with = [&](int64_t status, size_t kept) {
+    wipe(dst.subspan(kept * kBlockBytes));
+    result = status;
+    return KeyStatus::ok;
+  };
+  if (scratch.bytes().empty()) return end_with(kRunErrnoBase - ENOMEM, 0);
+  while (done < blocks) {
     const size_t count = std::min(kPieceBlocks, blocks - done);
     const auto slots = scratch.bytes().first(count * kSlotBytes);
     const int64_t offset = from.offset + static_cast<int64_t>(done * kSlotBytes);
-    const int64_t read = read_all({from.fd, offset, from.no_wait}, slots);
+    const ReadResult read = read_all({from.fd, offset, from.no_wait}, slots);
     const SegmentKeyUse use(handle);
     if (use.status() == KeyStatus::stale) return KeyStatus::stale;
-    if (use.status() == KeyStatus::revoked) {
-      wipe(dst.first(done * kBlockBytes));
-      result = kRunRevoked;
+    if (use.status() == KeyStatus::revoked) return end_with(kRunRevoked, 0);
+    if (read.status == kRunWouldBlock) {
+      // The caller reads all of it again, so zeroing would be work for nothing.
+      result = kRunWouldBlock;
       return KeyStatus::ok;
     }
-    if (read != kRunOk) {
-      result = read;
-      return KeyStatus::ok;
-    }
-    const int64_t opened = open_run(with, use, dst.subspan(done * kBlockBytes, count * kBlockBytes), slots,
-                                    first_position + static_cast<uint32_t>(done), lba + done);
-    if (opened == kRunRevoked) {
-      wipe(dst.first(done * kBlockBytes));
-      result = kRunRevoked;
-      return KeyStatus::ok;
-    }
-    if (opened >= 0 && result == kRunOk) result = static_cast<int64_t>(done) + opened;
+    if (read.status != kRunOk) return end_with(failed != kRunOk ? failed : read.status, done);
+    const size_t whole = read.bytes / kSlotBytes;
+    const int64_t opened =
+        open_run(with, use, dst.subspan(done * kBlockBytes, whole * kBlockBytes), slots.first(whole * kSlotBytes),
+                 first_position + static_cast<uint32_t>(done), lba + done);
+    if (opened == kRunRevoked) return end_with(kRunRevoked, 0);
+    if (opened >= 0 && failed == kRunOk) failed = static_cast<int64_t>(done) + opened;
+    done += whole;
+    // The file ends here: the next block is the first that is not wholly there.
+    if (whole < count) return end_with(failed != kRunOk ? failed : static_cast<int64_t>(done), done);
   }
+  result = failed;
   return KeyStatus::ok;
 }
 

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <string_view>
 
+#include "keys/scrub.h"
 #include "keys/secure_memory.h"
 #include "keys/wipe.h"
 
@@ -36,18 +37,21 @@ SegmentKey& key_at(size_t index) {
 size_t index_of(SegmentKeyHandle handle) { return handle % kSegmentKeysMax; }
 uint64_t generation_of(SegmentKeyHandle handle) { return handle / kSegmentKeysMax; }
 
-// Under the mutex: the index of a free key, growing the table where there is none.
-std::optional<size_t> find_free() {
-  if (table.used < table.mapped) {
-    while (table.taken[table.next]) table.next = (table.next + 1) % table.mapped;
-    return table.next;
-  }
-  if (table.mapped == kSegmentKeysMax) return std::nullopt;
+// Under the mutex.
+bool add_chunk() {
+  if (table.mapped == kSegmentKeysMax) return false;
   auto* const chunk = reinterpret_cast<SegmentKey*>(secure_map(kChunkKeys * sizeof(SegmentKey)));
-  if (chunk == nullptr) return std::nullopt;
+  if (chunk == nullptr) return false;
   table.chunks[table.mapped / kChunkKeys].store(chunk, std::memory_order_release);
   table.next = table.mapped;
   table.mapped += kChunkKeys;
+  return true;
+}
+
+// Under the mutex: the index of a free key, growing the table where there is none.
+std::optional<size_t> find_free() {
+  if (table.used == table.mapped && !add_chunk()) return std::nullopt;
+  while (table.taken[table.next]) table.next = (table.next + 1) % table.mapped;
   return table.next;
 }
 
@@ -72,13 +76,18 @@ void expand(const Kernel& with, const uint8_t* parent, Suite suite, std::span<co
     derive_key(with, parent, bytes_of("sealbd/v1/segment-slot"), context, working.value.data());
     cmac_init(with, working.value.data(), out.ctr.slot);
   }
-  scrub_stack();
 }
 
 }  // namespace
 
+KeyStatus segment_key_memory_prepare() {
+  const std::lock_guard lock(table.mutex);
+  return table.mapped > 0 || add_chunk() ? KeyStatus::ok : KeyStatus::memory;
+}
+
 KeyStatus segment_key_derive(const Kernel& with, std::optional<KeyHandle> parent, Suite suite,
                              std::span<const uint8_t> context, SegmentKeyHandle& out) {
+  const ScrubOnExit scrubbed;
   std::optional<KeyUse> use;
   if (parent) {
     use.emplace(*parent);
@@ -102,8 +111,10 @@ KeyStatus segment_key_derive(const Kernel& with, std::optional<KeyHandle> parent
 KeyStatus segment_key_release(SegmentKeyHandle handle) {
   const size_t index = index_of(handle);
   UseCount& count = table.counts[index];
-  // The exchange makes one of two concurrent releases the owner of the end.
+  // The exchange makes one of two concurrent releases the owner of the end. The generation that it leaves behind is
+  // even: as a handle it names no key, though the table holds this one until its users are gone.
   uint64_t expected = generation_of(handle);
+  if (expected % 2 == 0) return KeyStatus::stale;
   {
     const std::lock_guard lock(table.mutex);
     if (!table.taken[index] ||

@@ -30,13 +30,6 @@ struct Secret {
   ~Secret() { wipe(&value, sizeof value); }
 };
 
-// Overwrites the stack below the caller, where the compiler may have spilled round keys and hash powers. The deepest
-// kernel takes about 1300 bytes.
-__attribute__((noinline)) inline void scrub_stack() {
-  uint8_t below[2048];
-  wipe(below, sizeof below);
-}
-
 // Takes the same time wherever the first difference is. The lengths are not secret.
 inline bool equal_constant_time(std::span<const uint8_t> a, std::span<const uint8_t> b) {
   if (a.size() != b.size()) return false;

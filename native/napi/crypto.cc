@@ -5,6 +5,7 @@
 
 #include "aes/cmac.h"
 #include "aes/kernel.h"
+#include "keys/scrub.h"
 #include "keys/wipe.h"
 #include "napi/args.h"
 #include "napi/registry.h"
@@ -34,6 +35,7 @@ Napi::Buffer<uint8_t> buffer_of(Napi::Env env, std::span<const uint8_t> bytes) {
 }
 
 Napi::Value ctr(const Napi::CallbackInfo& info) {
+  const ScrubOnExit scrubbed;
   const Kernel& with = kernel_arg(info);
   const auto key = bytes_arg(info, 1, "key", kKeyBytes);
   const auto counter = bytes_arg(info, 2, "counterBlock", kAesBlock);
@@ -43,11 +45,11 @@ Napi::Value ctr(const Napi::CallbackInfo& info) {
   Secret<AesKey> expanded;
   with.expand(key.data(), expanded.value);
   ctr128(with, expanded.value, counter.data(), src.data(), dst.data(), src.size());
-  scrub_stack();
   return info.Env().Undefined();
 }
 
 Napi::Value gcm_seal_primitive(const Napi::CallbackInfo& info) {
+  const ScrubOnExit scrubbed;
   const Kernel& with = kernel_arg(info);
   const auto key = bytes_arg(info, 1, "key", kKeyBytes);
   const auto iv = bytes_arg(info, 2, "iv", kIvBytes);
@@ -60,11 +62,11 @@ Napi::Value gcm_seal_primitive(const Napi::CallbackInfo& info) {
   with.gcm_init(expanded.value);
   Block tag;
   with.gcm_seal(expanded.value, iv.data(), aad.data(), aad.size(), src.data(), dst.data(), src.size(), tag.data());
-  scrub_stack();
   return buffer_of(info.Env(), tag);
 }
 
 Napi::Value gcm_open_primitive(const Napi::CallbackInfo& info) {
+  const ScrubOnExit scrubbed;
   const Kernel& with = kernel_arg(info);
   const auto key = bytes_arg(info, 1, "key", kKeyBytes);
   const auto iv = bytes_arg(info, 2, "iv", kIvBytes);
@@ -78,22 +80,22 @@ Napi::Value gcm_open_primitive(const Napi::CallbackInfo& info) {
   with.gcm_init(expanded.value);
   const bool authentic =
       gcm_open(with, expanded.value, iv.data(), aad, src.data(), dst.data(), src.size(), tag.data());
-  scrub_stack();
   return Napi::Boolean::New(info.Env(), authentic);
 }
 
 Napi::Value cmac_primitive(const Napi::CallbackInfo& info) {
+  const ScrubOnExit scrubbed;
   const Kernel& with = kernel_arg(info);
   const auto key = bytes_arg(info, 1, "key", kKeyBytes);
   const auto message = bytes_arg(info, 2, "message");
   Secret<CmacKey> prepared;
   cmac_init(with, key.data(), prepared.value);
   const Block mac = cmac(with, prepared.value, {message});
-  scrub_stack();
   return buffer_of(info.Env(), mac);
 }
 
 Napi::Value kdf_primitive(const Napi::CallbackInfo& info) {
+  const ScrubOnExit scrubbed;
   constexpr int64_t kBitsMax = int64_t{8} << 20;
   const Kernel& with = kernel_arg(info);
   const auto key = bytes_arg(info, 1, "key", kKeyBytes);
@@ -104,7 +106,6 @@ Napi::Value kdf_primitive(const Napi::CallbackInfo& info) {
   Secret<CmacKey> prepared;
   cmac_init(with, key.data(), prepared.value);
   kdf(with, prepared.value, {fixed_input}, {out.Data(), out.Length()});
-  scrub_stack();
   return out;
 }
 

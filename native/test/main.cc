@@ -6,6 +6,7 @@ namespace sealbd::test {
 void guard_pages_stop_overruns();
 void children_see_no_keys();
 void released_and_revoked_bytes_are_zero();
+void registers_hold_no_keys();
 void kernels_agree();
 void threads_and_revocation();
 void threads_and_arenas();
@@ -21,6 +22,7 @@ int main() {
       {"guard pages stop overruns", guard_pages_stop_overruns},
       {"children see no keys", children_see_no_keys},
       {"released and revoked bytes are zero", released_and_revoked_bytes_are_zero},
+      {"registers hold no keys", registers_hold_no_keys},
       {"kernels agree", kernels_agree},
       {"threads and revocation", threads_and_revocation},
       {"threads and arenas", threads_and_arenas},
