@@ -102,8 +102,12 @@ export class DaemonProcess {
   }
 
   /** A daemon that outlives the test: the caller stops it. */
-  static async startShared(data: string, args: readonly string[] = []): Promise<DaemonProcess> {
-    const daemon = DaemonProcess.#launch(data, args, {});
+  static async startShared(
+    data: string,
+    args: readonly string[] = [],
+    options: RunOptions = {},
+  ): Promise<DaemonProcess> {
+    const daemon = DaemonProcess.#launch(data, args, options);
     await daemon.#untilReady();
     return daemon;
   }
