@@ -112,7 +112,6 @@ async function load(options: EngineOptions): Promise<Loaded> {
   const table = new SegmentTable();
   await loadRuns({ store, uuid, deks }, known.root.runs, map, table);
   table.rebuildFreeIndexes();
-  map.forEachRun((_lba, blocks, slot) => table.addLive(slot, blocks));
   markLost(table, names, log);
   const recorded = [...table.all()];
   const changes: [number, number, number][] = [];

@@ -179,7 +179,7 @@ function segmentEntry({ index, segment, slots }: SegmentChange): SegmentEntry {
   return { index, segment: { kind, suite, dekId, slots, segmentId: id, originUuid, salt } };
 }
 
-/** Loads the runs of a root, oldest first, into an empty map and an empty table. */
+/** Loads the runs of a root, oldest first, into an empty map and an empty table, and counts what is live in each segment. */
 export async function loadRuns(
   options: MapRunsOptions,
   runs: readonly RunRef[],
@@ -201,7 +201,10 @@ export async function loadRuns(
       readers.map((reader) => reader.runs()),
       merge,
     )) {
-      for (let i = 0; i < batch.count; i++) loader.add(batch.lba[i], batch.blocks[i], batch.slot[i]);
+      for (let i = 0; i < batch.count; i++) {
+        loader.add(batch.lba[i], batch.blocks[i], batch.slot[i]);
+        table.addLive(batch.slot[i], batch.blocks[i]);
+      }
     }
     loader.finish();
   });
