@@ -12,7 +12,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { systemClock } from '../../src/base/clock.js';
@@ -124,6 +124,8 @@ function randomMap(): ChangeLog {
 interface Opened {
   readonly volume: Volume;
   readonly seconds: number;
+  /** Of all threads: what a machine that does nothing else would need at most, reading aside. */
+  readonly cpuSeconds: number;
   close(): Promise<void>;
 }
 
@@ -131,6 +133,7 @@ async function open(path: string, tuning: Partial<VolumeTuning>): Promise<Opened
   const cipher = new CipherPool({ threads: 2 });
   const dek = key();
   const start = performance.now();
+  const cpu = process.cpuUsage();
   const volume = await Volume.open({
     name: 'bench',
     uuid: UUID,
@@ -146,12 +149,14 @@ async function open(path: string, tuning: Partial<VolumeTuning>): Promise<Opened
     tuning,
   });
   const seconds = (performance.now() - start) / 1000;
+  const { user, system } = process.cpuUsage(cpu);
+  const cpuSeconds = (user + system) / 1e6;
   const close = async (): Promise<void> => {
     await volume.stop(60_000);
     await cipher.destroy();
     addon.keyRelease(dek);
   };
-  return { volume, seconds, close };
+  return { volume, seconds, cpuSeconds, close };
 }
 
 async function writeRandom(volume: Volume, blocks: number): Promise<void> {
@@ -194,11 +199,11 @@ async function tail(path: string): Promise<void> {
 }
 
 async function measure(path: string, what: string): Promise<void> {
-  const { volume, seconds, close } = await open(path, {});
+  const { volume, seconds, cpuSeconds, close } = await open(path, {});
   const { mappedBytes, mapMemoryBytes } = volume.stats();
   const memory = `map memory ${(mapMemoryBytes / 2 ** 20).toFixed(0)} MiB`;
   console.log(
-    `open, ${what}: ${seconds.toFixed(2)} s (${mappedBytes / BLOCK_BYTES} blocks, ${memory}, ` +
+    `open, ${what}: ${seconds.toFixed(2)} s, of which CPU ${cpuSeconds.toFixed(2)} s (${mappedBytes / BLOCK_BYTES} blocks, ${memory}, ` +
       `process ${(process.memoryUsage.rss() / 2 ** 20).toFixed(0)} MiB)`,
   );
   await close();
@@ -221,6 +226,7 @@ function step(path: string, name: string, what = ''): void {
 
 function all(directory: string): void {
   const path = mkdtempSync(join(directory, 'sealbd-open-time-'));
+  console.log(`load average before: ${loadavg()[0].toFixed(1)} on ${availableParallelism()} cores`);
   try {
     step(path, 'build');
     step(path, 'changes');
