@@ -72,13 +72,7 @@ export async function fill(
 
 async function fio(programs: Programs, uri: string, args: readonly string[]): Promise<Report> {
   // Buffers are random once: making them anew for every write would time fio instead.
-  const common = [
-    '--name=bench',
-    '--ioengine=nbd',
-    `--uri=${uri}`,
-    '--refill_buffers',
-    '--output-format=json',
-  ];
+  const common = ['--name=bench', '--ioengine=nbd', `--uri=${uri}`, '--output-format=json'];
   const { stdout } = await run(programs, 'fio', [...common, ...args], TIMEOUT_MS);
   // fio says "connected" on stdout before its JSON begins.
   const report = JSON.parse(stdout.slice(stdout.indexOf('{'))) as Report;
