@@ -151,7 +151,7 @@ describe('a volume header', () => {
 
   it('leaves nothing behind where it cannot be made', async () => {
     const directory = temporaryDirectory();
-    writeFileSync(join(directory, 'keyring.json'), '{', { mode: 0o600 });
+    writeFileSync(join(directory, 'keyring.json'), '{"keys": [{"key": "', { mode: 0o600 });
     const store = await FsStore.open(join(directory, 'v'), { create: true });
     const shared = { store, providers: keyProviders(directory), clock: systemClock, random: systemRandom };
     const making = VolumeHeader.create({ ...shared, sizeBytes: GIB, suite: 2, keyUri: 'local:default' });
