@@ -1,4 +1,5 @@
-import { cpSync, mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 import { CipherPool } from '../../src/cipher/cipher-pool.js';
 import { Arena } from '../../src/native/arena.js';
@@ -9,7 +10,7 @@ import { SealRecorder } from '../support/seal-recorder.js';
 import { SealedVolume, volumePath } from '../support/sealed-volume.js';
 import { SlotObserver, sharesKeystream } from '../support/slot-observer.js';
 import { BLOCK, seededRandom } from '../support/volume-harness.js';
-import { dekOfVolume } from '../support/volume-parser.js';
+import { dekOfVolume, snapshotOf } from '../support/volume-parser.js';
 
 const BLOCKS = 128;
 const LIVES = Number(process.env.SEALBD_NONCE_LIVES ?? 4);
@@ -101,10 +102,10 @@ async function firstLife(
   return { scene, image, stop: () => volume.stop() };
 }
 
-/** Copies `path` while it is written to, as a careless backup, a cloned machine or a crash would. */
-function copyOf(path: string): string {
+/** A copy of `path`, in use: as a crash, or the snapshot of a machine's disk, would leave it. */
+async function copyOf(path: string): Promise<string> {
   const copy = memoryDirectory();
-  cpSync(path, copy, { recursive: true });
+  for (const [name, bytes] of await snapshotOf(path)) writeFileSync(join(copy, name), bytes, { mode: 0o600 });
   return copy;
 }
 
@@ -118,7 +119,7 @@ async function lives(suite: 1 | 2, tuning: typeof TUNING, seed: number): Promise
   const running = [stop];
   let path = image;
   for (let life = 0; life < LIVES; life++) {
-    const twin = copyOf(path);
+    const twin = await copyOf(path);
     const [mine, theirs] = [await open(path), await open(twin)];
     running.push(
       () => mine.stop(),
@@ -127,7 +128,7 @@ async function lives(suite: 1 | 2, tuning: typeof TUNING, seed: number): Promise
     // From the same state on, with the same lengths: whatever could coincide, coincides.
     await live(scene, mine, path, 25);
     await live(scene, theirs, twin, 25);
-    const crashed = copyOf(random() < 0.5 ? path : twin);
+    const crashed = await copyOf(random() < 0.5 ? path : twin);
     // What was copied lives on for a while: the copy's tail is behind the original's.
     await live(scene, mine, path, 5);
     path = crashed;

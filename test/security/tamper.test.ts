@@ -1,4 +1,4 @@
-import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { isSealbdError } from '../../src/base/errors.js';
@@ -19,6 +19,7 @@ import {
   slotBytes,
   slotMeta,
   slotsIn,
+  snapshotOf,
 } from '../support/volume-parser.js';
 
 const BLOCKS = 96;
@@ -122,11 +123,10 @@ async function makeOriginal(suite: SuiteId, seed: number, killed: boolean): Prom
     suite,
     blocks: BLOCKS,
   });
-  const copy = memoryDirectory();
   const { states } = await life(volume, seededRandom(seed), killed);
-  if (killed) cpSync(path, copy, { recursive: true });
+  const left = await snapshotOf(path);
   await volume.stop();
-  const image: Image = readFiles(killed ? copy : path);
+  const image: Image = killed ? left : readFiles(path);
   const [keyring] = readFiles(dataDirectory).entries();
   if (keyring !== undefined) image.set(...keyring);
   return { image, states };

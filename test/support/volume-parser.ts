@@ -2,7 +2,7 @@
  * Reads a volume's files by docs/FORMAT.md, as an outsider would: nothing here comes from src. It knows just what
  * the security tests ask: segments, their slots, the wrapped DEK.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { cmac, crc32c, deriveKey, gcmOpen, unwrapDek } from './reference-crypto.js';
 
@@ -103,11 +103,36 @@ export function localKey(dataDirectory: string, name: string): Buffer {
   return Buffer.from(found.key, 'base64');
 }
 
-/** Every regular file of a directory. */
+/** Every regular file of a directory, those that vanish meanwhile aside. */
 export function readFiles(path: string): Map<string, Buffer> {
   const files = new Map<string, Buffer>();
   for (const entry of readdirSync(path, { withFileTypes: true })) {
-    if (entry.isFile()) files.set(entry.name, readFileSync(join(path, entry.name)));
+    if (!entry.isFile()) continue;
+    try {
+      files.set(entry.name, readFileSync(join(path, entry.name)));
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'ENOENT') throw error;
+    }
   }
   return files;
+}
+
+/** Names, sizes and times: the same before and after where nothing happened in between. */
+function stateOf(path: string): string {
+  const stats = readdirSync(path).map((name) => {
+    const stat = statSync(join(path, name), { bigint: true, throwIfNoEntry: false });
+    return `${name} ${stat?.size} ${stat?.mtimeNs} ${stat?.ino}`;
+  });
+  return stats.sort().join('\n');
+}
+
+/** The files of a directory in use, as they were at one instant. */
+export async function snapshotOf(path: string): Promise<Map<string, Buffer>> {
+  for (let attempt = 0; attempt < 500; attempt++) {
+    const before = stateOf(path);
+    const files = readFiles(path);
+    if (stateOf(path) === before) return files;
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  throw new Error(`${path} never keeps still`);
 }
