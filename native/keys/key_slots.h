@@ -16,7 +16,8 @@ using KeyHandle = uint64_t;  // generation * kKeysMax + index; below 2^53
 
 constexpr size_t kKeysMax = 4096;
 
-// Maps the memory of the table where that has not happened yet: its lock status is then known.
+// Maps the memory of this table, and the first of that of the segment keys, where that has not happened yet: whether
+// the kernel lets it be locked is then known before the first key exists.
 KeyStatus key_memory_prepare();
 
 // Copies 32 bytes into a new slot with one reference.

@@ -45,7 +45,7 @@ struct ReadResult {
   int64_t status;  // kRunOk up to the end of the file too
 };
 
-// Fills `into` as far as the file goes. With no_wait a part that is not in the page cache makes the call give up.
+// Fills `into` as far as the file can be read. With no_wait a part that is not in the page cache makes the call give up.
 ReadResult read_all(const FileRange& from, std::span<uint8_t> into) {
   size_t done = 0;
   while (done < into.size()) {
@@ -154,15 +154,15 @@ KeyStatus read_run(const Kernel& with, SegmentKeyHandle handle, const FileRange&
       result = kRunWouldBlock;
       return KeyStatus::ok;
     }
-    if (read.status != kRunOk) return end_with(failed != kRunOk ? failed : read.status, done);
     const size_t whole = read.bytes / kSlotBytes;
+    if (read.status != kRunOk && done + whole == 0) return end_with(read.status, 0);
     const int64_t opened =
         open_run(with, use, dst.subspan(done * kBlockBytes, whole * kBlockBytes), slots.first(whole * kSlotBytes),
                  first_position + static_cast<uint32_t>(done), lba + done);
     if (opened == kRunRevoked) return end_with(kRunRevoked, 0);
     if (opened >= 0 && failed == kRunOk) failed = static_cast<int64_t>(done) + opened;
     done += whole;
-    // The file ends here: the next block is the first that is not wholly there.
+    // The file ends here, or cannot be read further: the next block is the first that is not wholly there.
     if (whole < count) return end_with(failed != kRunOk ? failed : static_cast<int64_t>(done), done);
   }
   result = failed;

@@ -13,7 +13,6 @@ namespace sealbd {
 constexpr int64_t kRunOk = -1;
 constexpr int64_t kRunWouldBlock = -2;
 constexpr int64_t kRunRevoked = -3;
-constexpr int64_t kRunShort = -4;
 constexpr int64_t kRunErrnoBase = -1000;
 
 // `src` holds whole blocks, `dst` as many slots. Block i is sealed for first_position + i, with lba + i and
@@ -36,8 +35,10 @@ struct FileRange {
   bool no_wait;
 };
 
-// Like open_run, from a file. The key is not held while the disk is waited for. KeyStatus::stale is the only
-// status besides ok: a revoked key is the result kRunRevoked.
+// Like open_run, from a file: a block that is not wholly there, or cannot be read, is one that failed, and those before
+// it are opened all the same. An errno is the result only where it concerns the first block of the run. Blocks of `dst`
+// that were not opened are zeroed, except with kRunWouldBlock. The key is not held while the disk is waited for.
+// KeyStatus::stale is the only status besides ok: a revoked key is the result kRunRevoked.
 KeyStatus read_run(const Kernel& with, SegmentKeyHandle handle, const FileRange& from, std::span<uint8_t> dst,
                    uint32_t first_position, uint64_t lba, int64_t& result);
 

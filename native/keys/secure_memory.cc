@@ -8,6 +8,7 @@
 namespace sealbd {
 namespace {
 
+std::atomic<bool> lock_required{false};
 std::atomic<bool> all_locked{true};
 std::atomic<size_t> mapped{0};
 
@@ -17,6 +18,8 @@ bool hide_from_children(void* at, size_t size) {
 }
 
 }  // namespace
+
+void secure_memory_require_locked(bool required) { lock_required.store(required); }
 
 uint8_t* secure_map(size_t bytes) {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
@@ -30,7 +33,13 @@ uint8_t* secure_map(size_t bytes) {
     munmap(whole, size + 2 * page);
     return nullptr;
   }
-  if (mlock(middle, size) != 0) all_locked.store(false);
+  if (mlock(middle, size) != 0) {
+    if (lock_required.load()) {
+      munmap(whole, size + 2 * page);
+      return nullptr;
+    }
+    all_locked.store(false);
+  }
   mapped.fetch_add(size);
   return middle;
 }

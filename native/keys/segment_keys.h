@@ -36,6 +36,9 @@ struct alignas(64) SegmentKey {
   Suite suite;
 };
 
+// Maps the first chunk of the table where that has not happened yet.
+KeyStatus segment_key_memory_prepare();
+
 // `parent` is absent for `none` alone. The context has kSegmentContextBytes and starts with the suite.
 KeyStatus segment_key_derive(const Kernel& with, std::optional<KeyHandle> parent, Suite suite,
                              std::span<const uint8_t> context, SegmentKeyHandle& out);

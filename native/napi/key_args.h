@@ -24,7 +24,9 @@ inline void require_ok(Napi::Env env, OpStatus status) {
     case OpStatus::stale:
       throw error_with_code(env, "KEY_STALE", "the handle names no key: it was released, or never existed");
     case OpStatus::memory:
-      throw error_with_code(env, "KEY_MEMORY", "no secure memory for another key");
+      throw error_with_code(env, "KEY_MEMORY",
+                            "no secure memory for another key: the table is full, or the kernel does not give or "
+                            "lock more pages (RLIMIT_MEMLOCK)");
     case OpStatus::no_random:
       throw error_with_code(env, "KEY_MEMORY", "getrandom failed");
     case OpStatus::not_authentic:

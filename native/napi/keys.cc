@@ -1,10 +1,11 @@
-// secureMemory, key*, segmentKeyDerive, segmentKeyRelease.
+// secureMemory*, key*, segmentKeyDerive, segmentKeyRelease.
 #include <napi.h>
 
 #include <cstring>
 
 #include "keys/base64.h"
 #include "keys/key_ops.h"
+#include "keys/scrub.h"
 #include "keys/secure_memory.h"
 #include "keys/segment_keys.h"
 #include "keys/wipe.h"
@@ -14,6 +15,11 @@
 
 namespace sealbd {
 namespace {
+
+Napi::Value require_locked(const Napi::CallbackInfo& info) {
+  secure_memory_require_locked(bool_arg(info, 0, "required"));
+  return info.Env().Undefined();
+}
 
 Napi::Value secure_memory(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -53,6 +59,7 @@ std::span<uint8_t, kKeyBase64Bytes> base64_arg(const Napi::CallbackInfo& info, s
 }
 
 Napi::Value import_base64(const Napi::CallbackInfo& info) {
+  const ScrubOnExit scrubbed;
   const auto text = base64_arg(info, 0);
   Secret<Key> bytes;
   const bool canonical = base64_decode_key(text, bytes.value);
@@ -64,6 +71,7 @@ Napi::Value import_base64(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value export_base64(const Napi::CallbackInfo& info) {
+  const ScrubOnExit scrubbed;
   const auto text = base64_arg(info, 1);
   const KeyUse use(handle_arg(info, 0, "key"));
   require_ok(info.Env(), use.status());
@@ -158,6 +166,7 @@ Napi::Value segment_release(const Napi::CallbackInfo& info) {
 }
 
 const Registrar registrar([](Napi::Env env, Napi::Object exports) {
+  export_function(env, exports, "secureMemoryRequireLocked", require_locked);
   export_function(env, exports, "secureMemory", secure_memory);
   export_function(env, exports, "keyGenerate", generate);
   export_function(env, exports, "keyImport", import_bytes);

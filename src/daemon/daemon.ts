@@ -6,7 +6,7 @@
 import { join } from 'node:path';
 import { listenTcp, listenUnix } from '../admin/server.js';
 import type { Clock } from '../base/clock.js';
-import { messageOf, SealbdError } from '../base/errors.js';
+import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { RandomSource } from '../base/random.js';
 import { packageVersion } from '../base/version.js';
@@ -78,7 +78,7 @@ async function start(
 ): Promise<Daemon> {
   const startedAtMs = clock.now();
   addon.processLimits();
-  const keysLocked = probeKeyMemory(config.allowUnlockedKeys, log);
+  prepareKeyMemory(config.allowUnlockedKeys, log);
   const data = await DataDirectory.open(config.dataDirectory);
   undo.push(() => data.close());
 
@@ -117,7 +117,9 @@ async function start(
       pid: process.pid,
       startedAtMs,
       dataDirectory: data.path,
-      keysLocked,
+      get keysLocked() {
+        return addon.secureMemory().locked;
+      },
       nowMs: () => clock.now(),
       keySlotsUsed: () => addon.secureMemory().slotsUsed,
       listen: () => [...listen],
@@ -153,11 +155,15 @@ async function openWatch(
   return { observer: new VolumeWatch({ watchdog, audit, hook, clock }), watchdog };
 }
 
-/** Whether pages can be locked shows when the first slot is taken. */
-function probeKeyMemory(allowUnlocked: boolean, log: Logger): boolean {
-  addon.keyRelease(addon.keyGenerate());
-  if (addon.secureMemory().locked) return true;
+/** From here on the addon takes no memory for keys that it cannot lock, now or later, unless that is allowed. */
+function prepareKeyMemory(allowUnlocked: boolean, log: Logger): void {
   const problem = 'memory for keys cannot be locked (mlock refused), so keys could reach the swap';
+  addon.secureMemoryRequireLocked(!allowUnlocked);
+  try {
+    if (addon.secureMemory().locked) return;
+  } catch (error) {
+    if (allowUnlocked || errnoOf(error) !== 'KEY_MEMORY') throw error;
+  }
   if (!allowUnlocked) {
     throw new SealbdError(
       'FAILED',
@@ -165,7 +171,6 @@ function probeKeyMemory(allowUnlocked: boolean, log: Logger): boolean {
     );
   }
   log.warn({}, problem);
-  return false;
 }
 
 async function createDefault(config: DaemonConfig, volumes: VolumeManager): Promise<void> {

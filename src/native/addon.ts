@@ -5,9 +5,9 @@
  * - A `KeyHandle` names a key slot: locked, guarded memory that holds one 256-bit key. Handles are numbers that
  *   carry a generation; a stale one is an error, never another key. Slots are process-wide.
  * - A `SegmentKeyHandle` names the expanded key of one segment (round keys, GHASH tables), in the same memory.
- * - Status results of the run functions: `RUN_OK`, `RUN_WOULD_BLOCK`, `RUN_REVOKED`, `RUN_SHORT`,
- *   a value <= `RUN_ERRNO_BASE` (an errno: RUN_ERRNO_BASE - errno), or >= 0: the index of the first block that
- *   did not authenticate.
+ * - Status results of the run functions: `RUN_OK`, `RUN_WOULD_BLOCK`, `RUN_REVOKED`, >= 0: the index of the first
+ *   block that did not authenticate, is not wholly in the file or could not be read, or a value <= `RUN_ERRNO_BASE`:
+ *   why the very first block could not be read (RUN_ERRNO_BASE - errno).
  */
 
 import { existsSync } from 'node:fs';
@@ -22,7 +22,6 @@ export type SegmentKeyHandle = number & { readonly [segmentKeyHandleBrand]: true
 export const RUN_OK = -1;
 export const RUN_WOULD_BLOCK = -2;
 export const RUN_REVOKED = -3;
-export const RUN_SHORT = -4;
 export const RUN_ERRNO_BASE = -1000;
 
 /** Masks of socket events. */
@@ -71,7 +70,7 @@ export interface Primitives {
 }
 
 export interface SecureMemoryStatus {
-  /** False where mlock was refused. */
+  /** False once memory is in use that mlock was refused for. It can become so whenever the tables of keys grow. */
   readonly locked: boolean;
   readonly pagesBytes: number;
   readonly slotsUsed: number;
@@ -91,10 +90,20 @@ export interface Addon {
   arenaStats(): { arenas: number; bytes: number };
 
   // Keys. Errors are thrown as Error with `code`: 'KEY_REVOKED', 'KEY_STALE', 'KEY_MEMORY', 'KEY_AUTH', 'EINVAL'.
+  /**
+   * With true, memory for keys that cannot be locked is not used: what needs more of it fails with KEY_MEMORY. For the
+   * whole process, from now on; it starts out as false.
+   */
+  secureMemoryRequireLocked(required: boolean): void;
+  /** Maps the first memory of both tables where that has not happened yet; KEY_MEMORY where it cannot be had. */
   secureMemory(): SecureMemoryStatus;
   /** 256 bits from getrandom(2). */
   keyGenerate(): KeyHandle;
-  /** Moves 32 bytes into a slot and wipes the source. */
+  /**
+   * Moves 32 bytes into a slot and wipes the source. A secret source must have been made over an ArrayBuffer
+   * (secret-buffer.ts; what node:crypto returns is): of a small `new Uint8Array(n)` or `Buffer.alloc(n)` the engine
+   * keeps the bytes inside its heap, and leaves a copy there. Nothing here can see that before it is too late.
+   */
   keyImport(bytes: Uint8Array): KeyHandle;
   /** The same for base64 text (44 characters at `start`); the text is overwritten with '*'. */
   keyImportBase64(text: Uint8Array, start: number): KeyHandle;
@@ -153,7 +162,9 @@ export interface Addon {
   ): number;
   /**
    * The same from a file: reads `blocks` slots at `fileOffset` of `fd` into memory of the addon, opens them into
-   * `dst`. With `noWait`, RUN_WOULD_BLOCK where the bytes are not all in the page cache (RWF_NOWAIT).
+   * `dst`. Slots before one that cannot be read are opened all the same. With `noWait`, RUN_WOULD_BLOCK where
+   * the bytes are not all in the page cache (RWF_NOWAIT), or where the file ends: only a read that may wait tells
+   * these apart.
    */
   readRun(
     segmentKey: SegmentKeyHandle,
@@ -203,6 +214,7 @@ export interface Addon {
 
   // Small system things.
   crc32c(bytes: Uint8Array, seed: number): number;
+  /** Zeroes. The source of a secret must be such as keyImport asks for. */
   wipe(bytes: Uint8Array): void;
   randomFill(bytes: Uint8Array): void;
   /** flock(2), exclusive, non-blocking: true if taken. */
@@ -214,10 +226,11 @@ export interface Addon {
   processLimits(): { openFiles: number; lockedBytes: number };
 }
 
-/** `SEALBD_ADDON` names another build of the addon: the sanitized one, for tests. */
+/** With SEALBD_TESTING=1, `SEALBD_ADDON` names another build of the addon: a sanitized one, or one elsewhere. */
 function load(): Addon {
   const require = createRequire(import.meta.url);
-  if (process.env.SEALBD_ADDON) return require(process.env.SEALBD_ADDON) as Addon;
+  const { SEALBD_TESTING, SEALBD_ADDON } = process.env;
+  if (SEALBD_TESTING === '1' && SEALBD_ADDON) return require(SEALBD_ADDON) as Addon;
   for (const path of ['../../build/Release/sealbd.node']) {
     const file = fileURLToPath(new URL(path, import.meta.url));
     if (existsSync(file)) return require(file) as Addon;

@@ -3,7 +3,7 @@ import { BLOCK_BYTES } from '../base/limits.js';
 import { Gather, type MaybePromise } from '../base/maybe-promise.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import type { CipherJob } from '../cipher/jobs.js';
-import { RUN_ERRNO_BASE, RUN_OK, RUN_REVOKED, RUN_SHORT, RUN_WOULD_BLOCK } from '../native/addon.js';
+import { RUN_ERRNO_BASE, RUN_OK, RUN_REVOKED, RUN_WOULD_BLOCK } from '../native/addon.js';
 import type { Arena } from '../native/arena.js';
 import type { StoreFile } from '../store/store.js';
 import type { AppendBuffer } from './append-buffer.js';
@@ -156,8 +156,7 @@ export class SegmentReader {
   #check(run: ReadRun, status: number): void {
     if (status === RUN_OK) return;
     if (status === RUN_REVOKED) throw new SealbdError('ESHUTDOWN', 'the key of this volume was taken away');
-    if (status >= 0) throw this.#damage(run, status, 'does not authenticate');
-    if (status === RUN_SHORT) throw this.#damage(run, 0, 'the segment file ends before it');
+    if (status >= 0) throw this.#damage(run, status, 'does not authenticate, or cannot be read');
     throw this.#damage(run, 0, `read failed with errno ${RUN_ERRNO_BASE - status}`);
   }
 

@@ -9,4 +9,5 @@ export const KERNELS: readonly string[] = addon
 
 /** The addon's file, for workers and children written in plain JavaScript. */
 export const ADDON_FILE =
-  process.env.SEALBD_ADDON ?? fileURLToPath(new URL('../../build/Release/sealbd.node', import.meta.url));
+  (process.env.SEALBD_TESTING === '1' ? process.env.SEALBD_ADDON : undefined) ??
+  fileURLToPath(new URL('../../build/Release/sealbd.node', import.meta.url));

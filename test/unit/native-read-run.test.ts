@@ -19,7 +19,6 @@ import {
   RUN_ERRNO_BASE,
   RUN_OK,
   RUN_REVOKED,
-  RUN_SHORT,
   RUN_WOULD_BLOCK,
   type SegmentKeyHandle,
   SUITE_GCM,
@@ -97,17 +96,47 @@ describe('readRun', () => {
     expect(read(0, BLOCKS, false)).toBe(RUN_OK);
   });
 
-  test.each([false, true])('is short where the file ends inside the run, noWait = %s', (noWait) => {
-    ftruncateSync(fd, SEGMENT_HEADER_BYTES + BLOCKS * SLOT_BYTES - 1);
-    expect(read(0, BLOCKS, noWait)).toBe(RUN_SHORT);
+  /** Puts the slots from `from` on into the file. */
+  const write = (from: number, blocks: number) =>
     writeSync(
       fd,
       arena.bytes,
-      SLOTS + BLOCKS * SLOT_BYTES - 1,
-      1,
-      SEGMENT_HEADER_BYTES + BLOCKS * SLOT_BYTES - 1,
+      SLOTS + from * SLOT_BYTES,
+      blocks * SLOT_BYTES,
+      SEGMENT_HEADER_BYTES + from * SLOT_BYTES,
     );
-    expect(read(0, BLOCKS, noWait)).toBe(RUN_OK);
+
+  test.each([0, 1, 40, 64, 127, 128, BLOCKS - 1])(
+    'names slot %d where the file ends inside it, opens those before and zeroes the rest',
+    (whole) => {
+      arena.bytes.fill(0xee, BACK);
+      ftruncateSync(fd, SEGMENT_HEADER_BYTES + (whole + 1) * SLOT_BYTES - 1);
+      expect(read(0, BLOCKS, false)).toBe(whole);
+      const opened = arena.bytes.subarray(BACK, BACK + whole * BLOCK_BYTES);
+      expect(Buffer.from(arena.bytes.buffer, SRC, whole * BLOCK_BYTES).equals(opened)).toBe(true);
+      const rest = arena.bytes.subarray(BACK + whole * BLOCK_BYTES, BACK + BLOCKS * BLOCK_BYTES);
+      expect(rest.every((byte) => byte === 0)).toBe(true);
+      write(whole, BLOCKS - whole);
+      expect(read(0, BLOCKS, false)).toBe(RUN_OK);
+    },
+  );
+
+  test('names a slot that fails before the one in which the file ends', () => {
+    ftruncateSync(fd, SEGMENT_HEADER_BYTES + 140 * SLOT_BYTES);
+    writeSync(fd, Buffer.alloc(SLOT_BYTES, 1), 0, SLOT_BYTES, SEGMENT_HEADER_BYTES + 20 * SLOT_BYTES);
+    expect(read(0, BLOCKS, false)).toBe(20);
+    expect(read(21, BLOCKS - 21, false)).toBe(140 - 21);
+    write(20, 1);
+    write(140, BLOCKS - 140);
+    expect(read(0, BLOCKS, false)).toBe(RUN_OK);
+  });
+
+  test('with noWait would block at the end of the file: some kernels say 0 before it', () => {
+    ftruncateSync(fd, SEGMENT_HEADER_BYTES + BLOCKS * SLOT_BYTES - 1);
+    expect(read(0, BLOCKS, true)).toBe(RUN_WOULD_BLOCK);
+    expect(read(0, BLOCKS, false)).toBe(BLOCKS - 1);
+    write(BLOCKS - 1, 1);
+    expect(read(0, BLOCKS, true)).toBe(RUN_OK);
   });
 
   test('with noWait would block where the file is not in the page cache, and reads it without', () => {
@@ -121,7 +150,7 @@ describe('readRun', () => {
     expect(read(0, BLOCKS, true)).toBe(RUN_OK);
   });
 
-  test('returns the errno of a failed read', () => {
+  test('returns the errno of a read that fails at once', () => {
     const closed = openSync(path, 'r');
     closeSync(closed);
     expect(read(0, 1, false, closed)).toBe(RUN_ERRNO_BASE - EBADF);
