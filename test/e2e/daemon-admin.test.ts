@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { adminSocket, DaemonProcess } from '../support/daemon-process.js';
 import { temporaryDirectory } from '../support/key-fixtures.js';
 import { qemuIo } from '../support/nbd-io.js';
+import { RawClient } from '../support/nbd-raw-client.js';
 
 const TOKEN = 'a-token-of-some-length';
 const dataDirectory = () => join(temporaryDirectory(), 'data');
@@ -130,8 +131,7 @@ describe('the admin API', () => {
 
   it('status shows volumes, keys and attached clients', async () => {
     const daemon = await DaemonProcess.start(dataDirectory(), ['--default-volume', 'v:64M']);
-    const busy = qemuIo(daemon.uri('v'), 'sleep 1500', 'flush');
-    await new Promise((resolve) => setTimeout(resolve, 700));
+    const client = await RawClient.serving(daemon.ready.listen[0], 'v');
     const status = await daemon.json<{ clients: { volume: string }[] }>(['status']);
     expect(status).toMatchObject({
       pid: daemon.pid,
@@ -143,6 +143,6 @@ describe('the admin API', () => {
     });
     expect(status.clients).toHaveLength(1);
     expect((await daemon.run(['status'])).stdout).toContain('serving');
-    await busy;
+    await client.close();
   });
 });
