@@ -7,6 +7,9 @@ void guard_pages_stop_overruns();
 void children_see_no_keys();
 void released_and_revoked_bytes_are_zero();
 void registers_hold_no_keys();
+void stacks_hold_no_keys();
+void reads_open_what_comes_before_a_failure();
+void a_released_handle_stays_stale();
 void kernels_agree();
 void threads_and_revocation();
 void threads_and_arenas();
@@ -23,6 +26,9 @@ int main() {
       {"children see no keys", children_see_no_keys},
       {"released and revoked bytes are zero", released_and_revoked_bytes_are_zero},
       {"registers hold no keys", registers_hold_no_keys},
+      {"stacks hold no keys", stacks_hold_no_keys},
+      {"reads open what comes before a failure", reads_open_what_comes_before_a_failure},
+      {"a released handle stays stale", a_released_handle_stays_stale},
       {"kernels agree", kernels_agree},
       {"threads and revocation", threads_and_revocation},
       {"threads and arenas", threads_and_arenas},
