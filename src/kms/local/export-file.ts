@@ -101,7 +101,7 @@ const scryptAsync = promisify<
   Buffer
 >(scrypt);
 
-/** The derived bytes are moved into a slot and wiped. */
+/** The derived bytes, which come in an ArrayBuffer of their own, are moved into a slot and wiped. */
 async function deriveKek(passphrase: string, kdf: KeyFile['kdf']): Promise<KeyHandle> {
   const memory = 128 * kdf.r * (kdf.n + kdf.p);
   if (memory > SCRYPT_MEMORY_BYTES_MAX)

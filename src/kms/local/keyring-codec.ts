@@ -9,6 +9,7 @@
 import { z } from 'zod';
 import { SealbdError } from '../../base/errors.js';
 import { addon, type KeyHandle } from '../../native/addon.js';
+import { secretBuffer } from '../../native/secret-buffer.js';
 
 export const KEY_TEXT_BYTES = 44;
 const MASK = '*'.repeat(KEY_TEXT_BYTES);
@@ -71,7 +72,9 @@ export function decodeKeyring(text: Buffer): LocalKey[] {
 /** The file's text with the keys in it. The caller wipes it. */
 export function encodeKeyring(keys: readonly LocalKey[]): Buffer {
   const entries = keys.map(({ name, id, createdAt }) => ({ name, id, createdAt, key: MASK }));
-  const text = Buffer.from(`${JSON.stringify({ warning: WARNING, version: 1, keys: entries }, null, 2)}\n`);
+  const masked = `${JSON.stringify({ warning: WARNING, version: 1, keys: entries }, null, 2)}\n`;
+  const text = secretBuffer(Buffer.byteLength(masked));
+  text.write(masked);
   const starts = keyFields(text);
   keys.forEach((key, i) => {
     addon.keyExportBase64(key.handle, text, starts[i]);
