@@ -14,6 +14,7 @@ import type { BenchFile, GroupOptions, GroupResult } from './result.js';
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 // This program is compiled to build/, where the addon does not look for itself.
+process.env.SEALBD_TESTING = '1';
 process.env.SEALBD_ADDON ??= join(ROOT, 'build/Release/sealbd.node');
 
 const MINUTE_MS = 60_000;
