@@ -1,4 +1,4 @@
-import { errnoOf, SealbdError } from '../base/errors.js';
+import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import type { MaybePromise } from '../base/maybe-promise.js';
 import { addon, type KeyHandle, type SegmentKeyHandle } from '../native/addon.js';
 import type { Store, StoreFile } from '../store/store.js';
@@ -114,6 +114,7 @@ export function deriveSegmentKey(
     return addon.segmentKeyDerive(dekOf(segment, deks), segment.suite, context);
   } catch (error) {
     const code = errnoOf(error);
+    if (code === 'KEY_MEMORY') throw new SealbdError('ENOMEM', messageOf(error), { cause: error });
     if (code !== 'KEY_REVOKED' && code !== 'KEY_STALE') throw error;
     throw new SealbdError('ESHUTDOWN', 'the key of this volume was taken away', { cause: error });
   }
