@@ -4,7 +4,7 @@
  * changed blocks writes on that map.
  *
  *   npx tsc -p tsconfig.bench.json
- *   SEALBD_ADDON=$PWD/build/Release/sealbd.node node build/bench/bench/volume/open-time.js [DIR]
+ *   SEALBD_TESTING=1 SEALBD_ADDON=$PWD/build/Release/sealbd.node node build/bench/bench/volume/open-time.js [DIR]
  *
  * The segments under the map are sparse files: opening does not read them. Map, root and tail are real. Each step is a
  * process of its own; the one that writes the tail ends by SIGKILL. Root drops the page cache before each opening;
@@ -92,7 +92,8 @@ async function build(path: string): Promise<void> {
     runs: [],
   };
   const dek = key();
-  const spares = new SparePool(store, segmentFileBytes(SEGMENT_SLOTS), 0, 0);
+  const segmentBytes = segmentFileBytes(SEGMENT_SLOTS);
+  const spares = new SparePool({ store, segmentBytes, mapBytes: segmentBytes, sparesMax: 0, reserveMax: 0 });
   const options = { store, uuid: UUID, deks: new Map([[DEK_ID, dek]]), activeDek: DEK_ID, spares, root };
   const files = new MapRuns(options);
   const runs = await files.extend([], [randomMap()], segments);

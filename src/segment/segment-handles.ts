@@ -15,6 +15,8 @@ export class SegmentHandles {
   readonly #limit: number;
   readonly #opening = new Map<Segment, Promise<StoreFile>>();
   readonly #held = new Set<Segment>();
+  /** True while somebody still writes or syncs the segment: its file is the writer's. */
+  isBusy: (segment: Segment) => boolean = () => false;
 
   constructor(store: Store, deks: ReadonlyMap<number, KeyHandle>, limit: number) {
     this.#store = store;
@@ -89,7 +91,7 @@ export class SegmentHandles {
       // A set iterates in insertion order: moving an entry to the end gives it its second chance.
       this.#held.delete(segment);
       const busy = segment === keep || segment.pins > 0 || !segment.sealed || segment.buffers.length > 0;
-      if (busy || segment.recentlyUsed) {
+      if (busy || segment.recentlyUsed || this.isBusy(segment)) {
         segment.recentlyUsed = false;
         this.#held.add(segment);
         continue;

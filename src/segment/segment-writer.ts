@@ -202,7 +202,10 @@ export class SegmentWriter {
     for (let attempt = 1; ; attempt++) {
       this.#unsynced = true;
       try {
-        return await this.#file.write(bytes, position);
+        await this.#file.write(bytes, position);
+        // Again: a sync that ran meanwhile need not have seen these bytes.
+        this.#unsynced = true;
+        return;
       } catch (error) {
         const fields = { segment: this.segment.id, position, attempt, reason: messageOf(error) };
         this.#context.log.error(fields, 'segment write failed');

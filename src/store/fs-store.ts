@@ -45,7 +45,8 @@ export class FsStore implements Store {
     try {
       await this.#writeTemporary(temporary, bytes, 'create');
     } catch (error) {
-      if (errnoOf(error) !== 'ENOSPC') throw error;
+      const code = errnoOf(error);
+      if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
       await this.remove(temporary);
       if (!(await this.#takeSmallReserve(temporary))) throw error;
       await this.#writeTemporary(temporary, bytes, 'reuse');

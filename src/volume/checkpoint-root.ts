@@ -15,7 +15,8 @@ const MAGIC = 'SBDCKP1\n';
 const VERSION = 1;
 const FIXED_BYTES = 104;
 const RUN_BYTES = 72;
-const RUNS_MAX = 1024;
+/** Runs that a root may name. */
+export const RUNS_MAX = 1024;
 const LABEL = 'sealbd/v1/checkpoint';
 
 export interface RunRef {

@@ -11,6 +11,7 @@ import { ChangeLog } from './change-log.js';
 import { type CheckpointRoot, encodeRoot, readRoot, writeRoot } from './checkpoint-root.js';
 import { Committer } from './committer.js';
 import type { Compactor } from './compactor.js';
+import { isDiskFull } from './file-reserve.js';
 import type { HeadCut, HeadLog } from './head-log.js';
 import { MapRuns, type SegmentChange } from './map-runs.js';
 import type { SegmentFactory } from './segment-factory.js';
@@ -38,6 +39,7 @@ export interface CheckpointerOptions {
   readonly checkpointSlots: number;
   readonly intervalMs: number;
   sizeBytes(): number;
+  onFailure(error: unknown): void;
 }
 
 /** What one checkpoint covers, frozen in a single step between requests. */
@@ -48,6 +50,11 @@ interface Cut {
   readonly dead: readonly Segment[];
   readonly nextSegmentId: number;
   readonly mappedBlocks: number;
+}
+
+function isSyncFailure(error: unknown): boolean {
+  if (!(error instanceof Error) || !('syscall' in error) || isDiskFull(error)) return false;
+  return error.syscall === 'fsync' || error.syscall === 'fdatasync';
 }
 
 const PIN_WAIT_MS = 2;
@@ -152,6 +159,8 @@ export class Checkpointer {
       await this.#publish(cut);
     } catch (error) {
       this.#uncut(cut);
+      // The kernel forgets a failed sync: trying again could call a root durable that is not.
+      if (isSyncFailure(error)) this.#options.onFailure(error);
       throw error;
     }
     this.#uncovered = [];
@@ -163,14 +172,25 @@ export class Checkpointer {
     if (!this.#stopped) this.afterCheckpoint();
   }
 
+  #isDead(segment: Segment): boolean {
+    const { head, compactor } = this.#options;
+    const gone = segment.sealed && segment.live === 0 && segment.buffers.length === 0;
+    return gone && !head.uses(segment) && !compactor.uses(segment);
+  }
+
+  /** True where a checkpoint would let go of a segment. */
+  get canRetire(): boolean {
+    for (const segment of this.#options.table.all()) if (this.#isDead(segment)) return true;
+    return false;
+  }
+
   /** One step: no request comes between its parts. */
   #cut(): Cut {
-    const { head, table, factory, map, compactor } = this.#options;
+    const { head, table, factory, map } = this.#options;
     const dead: Segment[] = [];
     const segments: SegmentChange[] = [];
     for (const segment of table.all()) {
-      const gone = segment.sealed && segment.live === 0 && segment.buffers.length === 0;
-      if (!gone || head.uses(segment) || compactor.uses(segment)) continue;
+      if (!this.#isDead(segment)) continue;
       dead.push(segment);
       table.changed.delete(segment);
       if (this.#recorded.has(segment)) segments.push({ index: segment.index, segment: undefined, slots: 0 });

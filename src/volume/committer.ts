@@ -15,8 +15,9 @@ export class Committer {
 
   /** Resolves when a commit that started after this call is done. */
   flush(): Promise<void> {
+    if (this.#next !== undefined) return this.#next;
     if (this.#running === undefined) return this.#start();
-    this.#next ??= this.#running.then(
+    this.#next = this.#running.then(
       () => this.#start(),
       () => this.#start(),
     );

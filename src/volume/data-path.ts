@@ -2,6 +2,7 @@
  * The way of a request through the volume: which blocks it covers, whole or in part, and where they live. It knows the
  * map, the log's head and the reader; admission, durability and state are the volume's.
  */
+import { setImmediate } from 'node:timers/promises';
 import { BLOCK_BYTES, SEGMENT_SLOTS } from '../base/limits.js';
 import { Gather, type MaybePromise } from '../base/maybe-promise.js';
 import type { Extent } from '../device/block-device.js';
@@ -22,6 +23,8 @@ export interface DataPathOptions {
   onUnmapped(lba: number, blocks: number): void;
 }
 
+/** Blocks (1 GiB of them) that are unmapped in one go. */
+const UNMAP_STEP_BLOCKS = 2 ** 18;
 /** Steps of the map that one BLOCK_STATUS may take: a bound on the time the event loop is held. */
 const EXTENT_STEPS_MAX = 65_536;
 
@@ -57,6 +60,8 @@ export class DataPath {
   readonly #locks = new BlockLocks();
   readonly #bounce = new BounceBlocks();
   readonly #run = { slot: 0, blocks: 0 };
+  readonly #conflict = (lba: number, blocks: number): Promise<void> | undefined =>
+    this.#locks.conflict(lba, blocks);
 
   constructor(options: DataPathOptions) {
     this.#map = options.map;
@@ -160,7 +165,7 @@ export class DataPath {
   #writeBlocks(src: Arena, srcOffset: number, lba: number, blocks: number): MaybePromise<void> {
     const conflict = this.#locks.conflict(lba, blocks);
     if (conflict !== undefined) return conflict.then(() => this.#writeBlocks(src, srcOffset, lba, blocks));
-    return this.#head.append(src, srcOffset, lba, blocks);
+    return this.#head.append(src, srcOffset, lba, blocks, this.#conflict);
   }
 
   /** Changes a piece of one block: read, modify, write, with the block locked where any of it takes time. */
@@ -220,8 +225,20 @@ export class DataPath {
   }
 
   #unmap(lba: number, blocks: number): MaybePromise<void> {
+    return blocks > UNMAP_STEP_BLOCKS ? this.#unmapInSteps(lba, blocks) : this.#unmapStep(lba, blocks);
+  }
+
+  /** A long range, with other work in between: unmapping fragmented data takes a few ns a block. */
+  async #unmapInSteps(lba: number, blocks: number): Promise<void> {
+    for (let done = 0; done < blocks; done += UNMAP_STEP_BLOCKS) {
+      await this.#unmapStep(lba + done, Math.min(UNMAP_STEP_BLOCKS, blocks - done));
+      await setImmediate();
+    }
+  }
+
+  #unmapStep(lba: number, blocks: number): MaybePromise<void> {
     const conflict = this.#locks.conflict(lba, blocks);
-    if (conflict !== undefined) return conflict.then(() => this.#unmap(lba, blocks));
+    if (conflict !== undefined) return conflict.then(() => this.#unmapStep(lba, blocks));
     const mapped = this.#map.mappedBlocks;
     this.#map.unmapRun(lba, blocks, this.#table.dropLive);
     // Where nothing was mapped, whatever emptied the range is in the log already, or waits to be.

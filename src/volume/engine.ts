@@ -18,8 +18,9 @@ import { Checkpointer } from './checkpointer.js';
 import { Committer } from './committer.js';
 import { Compactor } from './compactor.js';
 import { DataPath } from './data-path.js';
+import { isDiskFull } from './file-reserve.js';
 import { HeadLog } from './head-log.js';
-import { loadRuns, parseMapFileName } from './map-runs.js';
+import { loadRuns, mapFileBytesMax, parseMapFileName } from './map-runs.js';
 import { type RecoveryResult, replayTail } from './recovery.js';
 import { SegmentFactory } from './segment-factory.js';
 import { SegmentTable } from './segment-table.js';
@@ -82,13 +83,14 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const publicKey = options.suite === 0 ? addon.keyImport(new Uint8Array(PUBLIC_KEY_BYTES)) : undefined;
   // Only a `none` volume knows the public key: nothing may be authenticated with it in any other.
   const deks = publicKey === undefined ? options.deks : new Map([...options.deks, [0, publicKey]]);
+  let loaded: Loaded;
   try {
-    const loaded = await load({ ...options, deks });
-    return await assemble({ ...options, deks }, loaded, publicKey);
+    loaded = await load({ ...options, deks });
   } catch (error) {
     if (publicKey !== undefined) addon.keyRelease(publicKey);
     throw error;
   }
+  return assemble({ ...options, deks }, loaded, publicKey);
 }
 
 interface Loaded {
@@ -158,12 +160,13 @@ async function assemble(
   const { map, table, recovery } = loaded;
   const damage = new DamageLog(log);
   const handles = new SegmentHandles(store, deks, tuning.handlesMax);
-  const spares = new SparePool(
+  const spares = new SparePool({
     store,
-    segmentFileBytes(tuning.segmentSlots),
-    tuning.sparesMax,
-    tuning.reserveSegments,
-  );
+    segmentBytes: segmentFileBytes(tuning.segmentSlots),
+    mapBytes: mapFileBytesMax(tuning.checkpointSlots * TAIL_MAX_FACTOR),
+    sparesMax: tuning.sparesMax,
+    reserveMax: tuning.reserveSegments,
+  });
   const { nextSegmentId } = recovery;
   const { segmentSlots } = tuning;
   const factory = new SegmentFactory({ ...options, table, handles, spares, segmentSlots, nextSegmentId });
@@ -229,6 +232,7 @@ async function assemble(
     recorded: loaded.recorded,
     checkpointSlots: tuning.checkpointSlots,
     intervalMs: tuning.checkpointIntervalMs,
+    onFailure: (error) => head.fail(error),
   });
   checkpointer.afterCheckpoint = () => compactor.kick(() => checkpointer.run());
   const path = new DataPath({
@@ -239,7 +243,13 @@ async function assemble(
     onUnmapped: (lba, blocks) => checkpointer.note(lba, blocks, UNMAPPED),
   });
 
-  await settle(options, loaded, spares, checkpointer);
+  handles.isBusy = (segment) => head.uses(segment) || compactor.uses(segment);
+  try {
+    await settle(options, loaded, spares, checkpointer, head);
+  } catch (error) {
+    await release();
+    throw error;
+  }
   return {
     store,
     deks,
@@ -256,16 +266,26 @@ async function assemble(
   };
 
   async function close(clean: boolean): Promise<void> {
-    await compactor.stop();
-    if (clean) await committer.flush();
-    checkpointer.stop();
-    const unused = await head.close();
-    if (unused !== undefined) {
-      await handles.drop(unused.segment);
-      table.remove(unused.segment);
-      await spares.put(segmentFileName(unused.segment.id), unused.segment.suite !== 0);
+    try {
+      await compactor.stop();
+      if (clean) await committer.flush();
+      checkpointer.stop();
+      const unused = await head.close();
+      if (unused !== undefined) {
+        await handles.drop(unused.segment);
+        table.remove(unused.segment);
+        await spares.put(segmentFileName(unused.segment.id), unused.segment.suite !== 0);
+      }
+      if (clean) await checkpointer.run();
+    } finally {
+      await release();
     }
-    if (clean) await checkpointer.run();
+  }
+
+  /** Lets go of timers, files, keys and memory, whatever state things are in. */
+  async function release(): Promise<void> {
+    checkpointer.stop();
+    head.abandon();
     await handles.dropAll();
     writer.buffers.freeIdle();
     mover.buffers.freeIdle();
@@ -290,6 +310,7 @@ async function settle(
   loaded: Loaded,
   spares: SparePool,
   checkpointer: Checkpointer,
+  head: HeadLog,
 ): Promise<void> {
   const { store } = options;
   const { recovery, root, changes, names, table } = loaded;
@@ -304,28 +325,40 @@ async function settle(
   }
   for (const change of changes) checkpointer.note(...change);
   const mapFiles = new Set(root.runs.map((run) => run.fileId));
+  await spares.adopt(names);
   for (const name of names) {
     const mapFile = parseMapFileName(name);
-    if (name.endsWith('.tmp') || (mapFile !== undefined && !mapFiles.has(mapFile))) await store.remove(name);
+    if (name.endsWith('.tmp')) await store.remove(name);
+    else if (mapFile !== undefined && !mapFiles.has(mapFile)) await spares.putMap(name);
   }
-  for (const id of recovery.unused) await store.remove(segmentFileName(id));
-  await spares.adopt(names);
-  const changed = recovery.replayed.length > 0 || recovery.unused.length > 0 || changes.length > 0;
-  if (options.fresh || !loaded.intact || changed) await checkpointer.run();
+  // An open head or unused segments say that nobody closed this volume.
+  const unclean = root.headId !== 0 || recovery.unused.length > 0 || changes.length > 0;
+  try {
+    if (options.fresh || !loaded.intact || unclean) await checkpointer.run();
+  } catch (error) {
+    if (options.fresh || !isDiskFull(error)) throw error;
+    // What was found is durable, and can be read; but nothing may be written behind a tail that no root covers.
+    head.fail(error);
+    return;
+  }
+  // Only now: the root before this one may have counted on them. Last first, so that what is left is a whole chain.
+  for (const id of recovery.unused.sort((a, b) => b - a)) await store.remove(segmentFileName(id));
   await spares.fillReserve();
 }
 
-/** The disk is full: checkpoint to let dead segments go, compact, checkpoint again. True where something came free. */
+/** The disk is full: let dead segments go, compact, and let go again. True where something came free. */
 async function reclaim(checkpointer: Checkpointer, compactor: Compactor): Promise<boolean> {
   const before = checkpointer.retired;
-  await checkpointer.run();
+  if (checkpointer.canRetire) await checkpointer.run();
   if (checkpointer.retired > before) return true;
+  let moved = false;
   try {
-    if (!(await compactor.round(true))) return false;
+    moved = await compactor.round(true);
   } catch (error) {
     // Not even room to move something; but what an earlier round moved may only need its checkpoint.
     if (!isSealbdError(error, 'ENOSPC')) throw error;
   }
+  if (!moved && !checkpointer.canRetire) return false;
   await checkpointer.run();
   return checkpointer.retired > before;
 }

@@ -40,6 +40,10 @@ export interface HeadCut {
   readonly tailSlots: number;
 }
 
+/** What a write of these blocks must wait for, if anything. */
+export type Conflict = (lba: number, blocks: number) => Promise<void> | undefined;
+const noConflict: Conflict = () => undefined;
+
 /** After the disk was found full, writers are told so at once for this long. */
 const NO_SPACE_MEMORY_MS = 100;
 /** Rounds of reclaiming that one writer waits for. */
@@ -77,13 +81,22 @@ export class HeadLog {
     this.#durableSequence = options.lastSequence;
   }
 
-  /** Writes blocks at `src`. Done when they are sealed in a buffer; durable after `commit`. */
-  append(src: Arena, srcOffset: number, lba: number, blocks: number): MaybePromise<void> {
+  /**
+   * Writes blocks at `src`. Done when they are sealed in a buffer; durable after `commit`. `conflict` says what to wait
+   * for before blocks may be written, should the write have to wait for room and the world change meanwhile.
+   */
+  append(
+    src: Arena,
+    srcOffset: number,
+    lba: number,
+    blocks: number,
+    conflict: Conflict = noConflict,
+  ): MaybePromise<void> {
     const gather = new Gather();
     let done = 0;
     while (done < blocks) {
       const run = Math.min(blocks - done, this.#capacity(lba + done, blocks - done));
-      if (run === 0) return this.#appendLater(gather, src, srcOffset, lba, blocks, done);
+      if (run === 0) return this.#appendLater(gather, src, srcOffset, lba, blocks, done, conflict);
       const at = done;
       done += run;
       if (!gather.add(() => this.#appendRun(src.ref(srcOffset + at * BLOCK_BYTES), lba + at, run))) break;
@@ -98,11 +111,17 @@ export class HeadLog {
     lba: number,
     blocks: number,
     from: number,
+    conflict: Conflict,
   ): Promise<void> {
     let done = from;
     try {
       while (done < blocks) {
         const at = done;
+        const held = conflict(lba + at, blocks - at);
+        if (held !== undefined) {
+          await held;
+          continue;
+        }
         const run = Math.min(blocks - at, this.#capacity(lba + at, blocks - at));
         if (run === 0) await this.#room(lba + at, blocks - at);
         else if (!gather.add(() => this.#appendRun(src.ref(srcOffset + at * BLOCK_BYTES), lba + at, run)))
@@ -354,7 +373,11 @@ export class HeadLog {
     if (this.#ageTimer !== undefined) return;
     this.#ageTimer = this.#options.clock.setTimeout(() => {
       this.#ageTimer = undefined;
-      this.writeOut().catch((error: unknown) => this.fail(error));
+      this.writeOut().catch((error: unknown) => {
+        // A full disk keeps unmaps waiting, and a segment that could not be made can be tried again.
+        if (isSealbdError(error, 'ENOSPC') || isSealbdError(error, 'EIO')) this.#startAgeTimer();
+        else this.fail(error);
+      });
     }, this.#options.bufferAgeMs);
   }
 
@@ -399,6 +422,13 @@ export class HeadLog {
     this.#next = undefined;
     this.#scratch.free();
     return unused;
+  }
+
+  /** The volume is gone: nothing happens by itself any more, and whoever waits is told. */
+  abandon(): void {
+    this.#ageTimer?.cancel();
+    this.#failure ??= new SealbdError('ESHUTDOWN', 'the volume is closed');
+    this.#options.writer.buffers.wakeAll();
   }
 
   fail(error: unknown): void {

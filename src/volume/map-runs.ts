@@ -5,7 +5,8 @@ import { Segment } from '../segment/segment.js';
 import type { Store, StoreFile } from '../store/store.js';
 import type { BlockMap } from './block-map.js';
 import type { ChangeLog } from './change-log.js';
-import type { CheckpointRoot, RunRef } from './checkpoint-root.js';
+import { type CheckpointRoot, RUNS_MAX, type RunRef } from './checkpoint-root.js';
+import { isDiskFull } from './file-reserve.js';
 import { mapFileName, type SegmentEntry } from './map-file/codec.js';
 import { mergeAll, mergeAllSegments } from './map-file/merge.js';
 import { MapFileReader, type MapFileSource, readMapFile } from './map-file/reader.js';
@@ -31,6 +32,16 @@ export interface SegmentChange {
 /** Rough sizes, for the merge policy alone. */
 const MAP_ENTRY_BYTES = 10;
 const SEGMENT_ENTRY_BYTES = 72;
+
+/** Enough for a map file of so many changes of single blocks, and of the segments that they touched. */
+export function mapFileBytesMax(changes: number): number {
+  return changes * (MAP_ENTRY_BYTES + 2) + MAP_FILE_SPARE_BYTES;
+}
+
+const MAP_FILE_SPARE_BYTES = 64 * 1024;
+
+/** Where a map file is made. */
+type Place = 'new file' | 'reserve';
 
 /** The map on disk: sorted runs in map files, oldest first. Adds runs, merges them, removes what no root names. */
 export class MapRuns {
@@ -69,17 +80,40 @@ export class MapRuns {
     const changes = logs.reduce((sum, log) => sum + log.changes, 0);
     if (changes === 0 && segments.length === 0) return runs;
     const bytes = changes * MAP_ENTRY_BYTES + segments.length * SEGMENT_ENTRY_BYTES;
-    const merged = Math.max(0, runsToMerge([...runs.map((run) => run.bytes), bytes]) - 1);
-    const kept = runs.slice(0, runs.length - merged);
-    const older = runs.slice(runs.length - merged);
     const entries = [...segments].sort((a, b) => a.index - b.index).map(segmentEntry);
+    const merged = Math.max(0, runsToMerge([...runs.map((run) => run.bytes), bytes]) - 1);
     try {
-      return [...kept, await this.#write(older, logs, entries, kept.length === 0)];
+      return await this.#append(runs, merged, logs, entries, 'new file');
     } catch (error) {
-      if (merged === 0 || (errnoOf(error) !== 'ENOSPC' && errnoOf(error) !== 'EDQUOT')) throw error;
-      // Merging takes more room than the changes alone: on a full disk it can wait.
-      return [...runs, await this.#write([], logs, entries, runs.length === 0)];
+      if (!isDiskFull(error)) throw error;
+      // On a full disk: as many runs as a file of the reserve can take, so that the next checkpoint gets this file back.
+      return await this.#append(runs, this.#fitting(runs, bytes), logs, entries, 'reserve');
     }
+  }
+
+  /** How many of the newest runs fit in a map file of the reserve together with `bytes` more. */
+  #fitting(runs: readonly RunRef[], bytes: number): number {
+    let total = bytes;
+    let count = 0;
+    while (count < runs.length) {
+      total += runs[runs.length - 1 - count].bytes;
+      if (total > this.#options.spares.mapBytes) break;
+      count++;
+    }
+    return count;
+  }
+
+  async #append(
+    runs: readonly RunRef[],
+    merged: number,
+    logs: readonly ChangeLog[],
+    entries: readonly SegmentEntry[],
+    place: Place,
+  ): Promise<readonly RunRef[]> {
+    const kept = runs.slice(0, runs.length - merged);
+    if (kept.length >= RUNS_MAX)
+      throw new SealbdError('ENOSPC', `${RUNS_MAX} map files, and no room to merge them`);
+    return [...kept, await this.#write(runs.slice(kept.length), logs, entries, kept.length === 0, place)];
   }
 
   async #write(
@@ -87,6 +121,7 @@ export class MapRuns {
     logs: readonly ChangeLog[],
     segments: readonly SegmentEntry[],
     first: boolean,
+    place: Place,
   ): Promise<RunRef> {
     const { deks, activeDek, uuid } = this.#options;
     const key = deks.get(activeDek);
@@ -107,7 +142,7 @@ export class MapRuns {
           mergeAllSegments([...segmentSources, segments], options),
         );
       });
-    const totals = await this.#toFile(mapFileName(identity.fileId), write);
+    const totals = await this.#toFile(mapFileName(identity.fileId), write, place);
     this.bytesWritten += totals.bytes;
     const { fileId, dekId } = identity;
     return {
@@ -120,28 +155,26 @@ export class MapRuns {
     };
   }
 
-  /** Writes a new durable file; on a full disk, into a file of the reserve, cut to length. */
-  async #toFile(name: string, write: (file: StoreFile) => Promise<MapFileTotals>): Promise<MapFileTotals> {
-    try {
-      return await this.#finish(await this.#options.store.create(name, 0), write);
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOSPC' && errnoOf(error) !== 'EDQUOT') throw error;
-      await this.#options.store.remove(name);
-      const reserved = await this.#options.spares.takeReserve(name);
-      if (reserved === undefined) throw error;
-      return this.#finish(reserved, write);
-    }
-  }
-
-  async #finish(file: StoreFile, write: (file: StoreFile) => Promise<MapFileTotals>): Promise<MapFileTotals> {
+  /** Writes a durable file. Nothing is left of one that failed. */
+  async #toFile(
+    name: string,
+    write: (file: StoreFile) => Promise<MapFileTotals>,
+    place: Place,
+  ): Promise<MapFileTotals> {
+    const { store, spares } = this.#options;
+    const file = place === 'reserve' ? await spares.takeForMap(name) : await store.create(name, 0);
+    if (file === undefined)
+      throw new SealbdError('ENOSPC', 'no room for a map file, and none left in the reserve');
     try {
       const totals = await write(file);
-      await file.truncate(totals.bytes);
       await file.sync();
-      await this.#options.store.syncDirectory();
-      return totals;
-    } finally {
       await file.close();
+      await store.syncDirectory();
+      return totals;
+    } catch (error) {
+      await file.close();
+      await (place === 'reserve' ? spares.putMap(name) : store.remove(name));
+      throw error;
     }
   }
 
@@ -151,8 +184,14 @@ export class MapRuns {
     const before = [...this.#published.map((run) => run.fileId), ...this.#unpublished];
     this.#published = runs;
     this.#unpublished = [];
-    for (const fileId of before)
-      if (!named.has(fileId)) await this.#options.store.remove(mapFileName(fileId));
+    for (const fileId of before) {
+      if (named.has(fileId)) continue;
+      try {
+        await this.#options.spares.putMap(mapFileName(fileId));
+      } catch (error) {
+        if (errnoOf(error) !== 'ENOENT') throw error; // One that failed is gone already.
+      }
+    }
   }
 
   /** Re-reads the files; what does not authenticate, in words. A file that a newer checkpoint replaced is no problem. */
@@ -240,9 +279,10 @@ async function withFile<T>(
   const file = await openMapFile(options.store, name);
   try {
     const sizeBytes = await file.size();
-    if (sizeBytes !== run.bytes)
+    // A file of the reserve is longer than its content.
+    if (sizeBytes < run.bytes)
       throw new SealbdError('INTEGRITY', `${name} has ${sizeBytes} bytes instead of ${run.bytes}`);
-    const source: MapFileSource = { sizeBytes, read: (bytes, offset) => file.read(bytes, offset) };
+    const source: MapFileSource = { sizeBytes: run.bytes, read: (bytes, offset) => file.read(bytes, offset) };
     return await use(source, {
       dekId: run.dekId,
       uuid: options.uuid,

@@ -78,9 +78,8 @@ export async function replayTail(options: RecoveryOptions, ids: readonly number[
   }
   const replayed: Segment[] = [];
   for (const { segment } of tail) {
-    const known = table.byIndex(segment.index) === segment;
-    if (segment.slots > 0 && known) replayed.push(segment);
-    else unused.push(segment.id);
+    if (table.byIndex(segment.index) !== segment) unused.push(segment.id);
+    else if (segment.slots > 0) replayed.push(segment);
   }
   if (replay.slots > 0)
     log.info({ slots: replay.slots, generation: root.generation }, 'replayed the tail of the log');
@@ -270,7 +269,7 @@ class TailReplay {
     if (meta.sequence <= this.lastSequence) {
       throw new SealbdError('INTEGRITY', `sequence ${meta.sequence} follows ${this.lastSequence} in the log`);
     }
-    if (segment.slots === 0) this.#options.table.add(segment);
+    if (this.#options.table.byIndex(segment.index) !== segment) this.#options.table.add(segment);
     this.lastSequence = meta.sequence;
     segment.slots++;
     this.slots++;

@@ -1,12 +1,11 @@
 import type { Clock } from '../base/clock.js';
-import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
+import { messageOf, SealbdError } from '../base/errors.js';
 import { addon, type KeyHandle } from '../native/addon.js';
 import {
   encodeHeader,
   SALT_BYTES,
   type SegmentKind,
   type SuiteId,
-  segmentFileBytes,
   segmentFileName,
 } from '../segment/format.js';
 import { Segment } from '../segment/segment.js';
@@ -14,6 +13,7 @@ import type { SegmentHandles } from '../segment/segment-handles.js';
 import { metadataMac } from '../segment/segment-mac.js';
 import { SegmentWriter, type WriterContext } from '../segment/segment-writer.js';
 import type { Store, StoreFile } from '../store/store.js';
+import { isDiskFull } from './file-reserve.js';
 import type { SegmentTable } from './segment-table.js';
 import type { ReserveClaim, SparePool } from './spare-pool.js';
 
@@ -87,7 +87,7 @@ export class SegmentFactory {
     const name = segmentFileName(segment.id);
     let file: StoreFile | undefined;
     try {
-      file = await spares.take(`${name}.tmp`, segmentFileBytes(segmentSlots), claim);
+      file = await spares.take(`${name}.tmp`, claim);
       const { bytes, covered } = encodeHeader({
         ...segment,
         previousHeadId,
@@ -100,7 +100,7 @@ export class SegmentFactory {
     } catch (error) {
       await file?.close();
       await store.remove(`${name}.tmp`);
-      const code = errnoOf(error) === 'ENOSPC' || errnoOf(error) === 'EDQUOT' ? 'ENOSPC' : 'EIO';
+      const code = isDiskFull(error) ? 'ENOSPC' : 'EIO';
       throw new SealbdError(code, `no new segment: ${messageOf(error)}`, { cause: error });
     }
     await store.rename(`${name}.tmp`, name);

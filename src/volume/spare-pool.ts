@@ -1,85 +1,64 @@
-import { errnoOf } from '../base/errors.js';
-import { addon } from '../native/addon.js';
 import type { Store, StoreFile } from '../store/store.js';
+import { FileReserve, isDiskFull } from './file-reserve.js';
 
-/** How much of the reserve may be used. The last file is what a checkpoint needs to let go of anything. */
+/** How much of the reserve may be used. The last file is what unmaps need on a full disk. */
 export type ReserveClaim = 'none' | 'all-but-one' | 'all';
 
-export const SPARE_PATTERN = /^(spare|reserve)-[0-9]+$/;
+export interface SparePoolOptions {
+  readonly store: Store;
+  /** Bytes of a whole segment file, and of a file that takes any one run of changes to the map. */
+  readonly segmentBytes: number;
+  readonly mapBytes: number;
+  readonly sparesMax: number;
+  readonly reserveMax: number;
+}
+
+/** A checkpoint writes one new map file, and only then lets go of the one before. */
+const MAP_RESERVE_FILES = 2;
 
 /**
- * Preallocated files that wait to become segments. Spares save the cost of growing files; the reserve is touched only
- * for work that frees space or keeps promises on a full disk (unmaps, compaction, map files).
+ * Preallocated files that wait to be used. Spares become segments, and save the cost of growing files. The reserve is
+ * touched only for work that frees space or keeps promises on a full disk: unmaps, compaction, map files.
  */
 export class SparePool {
   readonly #store: Store;
-  readonly #fileBytes: number;
-  readonly #sparesMax: number;
   readonly #reserveMax: number;
-  readonly #spares: string[] = [];
-  readonly #reserve: string[] = [];
-  #nextNumber = 0;
+  readonly #spares: FileReserve;
+  readonly #reserve: FileReserve;
+  readonly #mapReserve: FileReserve;
 
-  constructor(store: Store, fileBytes: number, sparesMax: number, reserveMax: number) {
+  constructor({ store, segmentBytes, mapBytes, sparesMax, reserveMax }: SparePoolOptions) {
     this.#store = store;
-    this.#fileBytes = fileBytes;
-    this.#sparesMax = sparesMax;
     this.#reserveMax = reserveMax;
+    this.#spares = new FileReserve(store, 'spare', segmentBytes, sparesMax);
+    this.#reserve = new FileReserve(store, 'reserve', segmentBytes, reserveMax);
+    this.#mapReserve = new FileReserve(store, 'reserve-map', mapBytes, MAP_RESERVE_FILES);
   }
 
-  get spares(): number {
-    return this.#spares.length;
+  /** Bytes that a map file of the reserve can take. */
+  get mapBytes(): number {
+    return this.#mapReserve.fileBytes;
   }
 
-  get reserve(): number {
-    return this.#reserve.length;
-  }
-
-  /** Takes over the files that an earlier run left; those of another size go. */
   async adopt(names: readonly string[]): Promise<void> {
-    for (const name of names) {
-      if (!SPARE_PATTERN.test(name)) continue;
-      this.#nextNumber = Math.max(this.#nextNumber, Number(name.split('-')[1]) + 1);
-      const file = await this.#store.open(name, 'write');
-      const fits = (await file.size()) === this.#fileBytes;
-      await file.close();
-      const list = name.startsWith('reserve') ? this.#reserve : this.#spares;
-      const wanted = list === this.#reserve ? this.#reserveMax : this.#sparesMax;
-      if (fits && list.length < wanted) list.push(name);
-      else await this.#store.remove(name);
-    }
+    for (const reserve of [this.#mapReserve, this.#reserve, this.#spares]) await reserve.adopt(names);
   }
 
   /** Brings the reserve up to its size where the disk has room. */
   async fillReserve(): Promise<void> {
-    while (this.#reserve.length < this.#reserveMax) {
-      const name = `reserve-${this.#nextNumber++}`;
-      try {
-        const spare = this.#spares.pop();
-        if (spare !== undefined) {
-          await this.#store.rename(spare, name);
-        } else {
-          const file = await this.#store.create(name, this.#fileBytes);
-          await file.close();
-        }
-        this.#reserve.push(name);
-      } catch (error) {
-        if (errnoOf(error) === 'ENOSPC' || errnoOf(error) === 'EDQUOT') return;
-        throw error;
-      }
-    }
+    if (!(await this.#mapReserve.fill())) return;
+    while (!this.#reserve.complete && this.#spares.count > 0) await this.#spares.giveTo(this.#reserve);
+    await this.#reserve.fill();
   }
 
-  /** An open, allocated file of `sizeBytes` named `name`: a spare, a new one, or one of the reserve where the disk is full. */
-  async take(name: string, sizeBytes: number, claim: ReserveClaim): Promise<StoreFile> {
-    const spare = sizeBytes <= this.#fileBytes ? this.#spares.pop() : undefined;
-    if (spare !== undefined) return this.#open(spare, name);
+  /** An open, allocated segment file named `name`: a spare, a new one, or one of the reserve where the disk is full. */
+  async take(name: string, claim: ReserveClaim): Promise<StoreFile> {
+    const spare = await this.#spares.take(name);
+    if (spare !== undefined) return spare;
     try {
-      return await this.#store.create(name, sizeBytes);
+      return await this.#store.create(name, this.#reserve.fileBytes);
     } catch (error) {
-      const full = errnoOf(error) === 'ENOSPC' || errnoOf(error) === 'EDQUOT';
-      const allowed = full && sizeBytes <= this.#fileBytes && this.#allows(claim);
-      const reserved = allowed ? await this.takeReserve(name) : undefined;
+      const reserved = isDiskFull(error) && this.#allows(claim) ? await this.#reserve.take(name) : undefined;
       if (reserved === undefined) throw error;
       return reserved;
     }
@@ -87,31 +66,22 @@ export class SparePool {
 
   #allows(claim: ReserveClaim): boolean {
     if (claim === 'none') return false;
-    return claim === 'all' || this.#reserve.length >= Math.min(2, this.#reserveMax);
+    return claim === 'all' || this.#reserve.count >= Math.min(2, this.#reserveMax);
   }
 
-  /** One file of the reserve, renamed to `name`; undefined where none is left. */
-  async takeReserve(name: string): Promise<StoreFile | undefined> {
-    const reserved = this.#reserve.pop();
-    return reserved === undefined ? undefined : this.#open(reserved, name);
+  /** A map file of the reserve, renamed to `name`; it keeps its length. Undefined where none is left. */
+  takeForMap(name: string): Promise<StoreFile | undefined> {
+    return this.#mapReserve.take(name);
   }
 
-  async #open(from: string, name: string): Promise<StoreFile> {
-    await this.#store.rename(from, name);
-    const file = await this.#store.open(name, 'write');
-    // A sparse spare (copied without its holes, say) must not turn into ENOSPC later.
-    await addon.fileAllocate(file.fd, this.#fileBytes);
-    return file;
-  }
-
-  /** Takes in the file of a dead segment, or removes it. `recyclable` is false for plaintext and for odd sizes. */
+  /** Takes in the file of a dead segment, or removes it. Plaintext is not `recyclable`. */
   async put(name: string, recyclable: boolean): Promise<void> {
-    const list = this.#reserve.length < this.#reserveMax ? this.#reserve : this.#spares;
-    const wanted = list === this.#reserve || list.length < this.#sparesMax;
-    if (!recyclable || !wanted) return this.#store.remove(name);
-    const kind = list === this.#reserve ? 'reserve' : 'spare';
-    const as = `${kind}-${this.#nextNumber++}`;
-    await this.#store.rename(name, as);
-    list.push(as);
+    if (recyclable && ((await this.#reserve.put(name)) || (await this.#spares.put(name)))) return;
+    await this.#store.remove(name);
+  }
+
+  /** Takes in a map file that no root names any more, or removes it. */
+  async putMap(name: string): Promise<void> {
+    if (!(await this.#mapReserve.put(name))) await this.#store.remove(name);
   }
 }

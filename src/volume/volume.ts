@@ -62,11 +62,11 @@ export class Volume implements BlockDevice {
   readonly #engine: Engine;
   readonly #options: VolumeOptions;
   readonly #clients = new Set<(reason: string) => void>();
-  readonly #drained: (() => void)[] = [];
+  /** Requests that wait for something. */
+  readonly #inFlight = new Set<Promise<unknown>>();
   #sizeBytes: number;
   #stopped = false;
   #failure: SealbdError | undefined;
-  #inFlight = 0;
   #requests = 0;
 
   static async open(options: VolumeOptions): Promise<Volume> {
@@ -116,11 +116,13 @@ export class Volume implements BlockDevice {
 
   read(dst: Arena, dstOffset: number, offset: number, length: number): MaybePromise<void> {
     this.#admit();
+    this.#bound(offset, length, 'EINVAL');
     return this.#track(this.#engine.path.read(dst, dstOffset, offset, length));
   }
 
   write(src: Arena, srcOffset: number, offset: number, length: number): MaybePromise<void> {
     this.#admitChange();
+    this.#bound(offset, length, 'ENOSPC');
     return this.#track(this.#engine.path.write(src, srcOffset, offset, length));
   }
 
@@ -131,11 +133,13 @@ export class Volume implements BlockDevice {
 
   trim(offset: number, length: number): MaybePromise<void> {
     this.#admitChange();
+    this.#bound(offset, length, 'EINVAL');
     return this.#track(this.#engine.path.trim(offset, length));
   }
 
   zero(offset: number, length: number): MaybePromise<void> {
     this.#admitChange();
+    this.#bound(offset, length, 'ENOSPC');
     return this.#track(this.#engine.path.zero(offset, length));
   }
 
@@ -198,14 +202,22 @@ export class Volume implements BlockDevice {
   async resize(sizeBytes: number): Promise<void> {
     this.#admitChange();
     const before = this.#sizeBytes;
-    // Smaller at once: no request may slip in behind the unmap.
-    this.#sizeBytes = Math.min(before, sizeBytes);
-    if (sizeBytes < before) {
+    if (sizeBytes < before) await this.#cutOff(sizeBytes, before);
+    this.#sizeBytes = sizeBytes;
+  }
+
+  async #cutOff(sizeBytes: number, before: number): Promise<void> {
+    // Smaller at once, and what was admitted before is done: no write can land behind the unmap.
+    this.#sizeBytes = sizeBytes;
+    try {
+      await Promise.allSettled(this.#inFlight);
       const end = Math.ceil(before / BLOCK_BYTES) * BLOCK_BYTES;
       await this.#track(this.#engine.path.zero(sizeBytes, end - sizeBytes));
       await this.flush();
+    } catch (error) {
+      this.#sizeBytes = before;
+      throw error;
     }
-    this.#sizeBytes = sizeBytes;
   }
 
   async verify(options: VerifyOptions): Promise<VerifyResult> {
@@ -248,7 +260,7 @@ export class Volume implements BlockDevice {
         resolve();
       }, deadlineMs);
     });
-    const orderly = this.#drain().then(() => this.#engine.close(this.#failure === undefined));
+    const orderly = this.#drained().then(() => this.#engine.close(this.#failure === undefined));
     // After the deadline nobody waits for this any more; until then its failure is the caller's.
     orderly.catch((error: unknown) =>
       log.error({ reason: messageOf(error) }, 'the volume did not close cleanly'),
@@ -257,9 +269,14 @@ export class Volume implements BlockDevice {
     if (late) log.error({ volume: this.name, deadlineMs }, 'the volume missed its deadline to stop');
   }
 
-  #drain(): Promise<void> {
-    if (this.#inFlight === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#drained.push(resolve));
+  async #drained(): Promise<void> {
+    while (this.#inFlight.size > 0) await Promise.allSettled(this.#inFlight);
+  }
+
+  /** The caller validated the range, but the device may have become smaller since, under a request in pieces. */
+  #bound(offset: number, length: number, code: 'EINVAL' | 'ENOSPC'): void {
+    if (offset + length > this.#sizeBytes)
+      throw new SealbdError(code, 'the request passes the end of the volume');
   }
 
   #admit(): void {
@@ -274,11 +291,8 @@ export class Volume implements BlockDevice {
 
   #track<T>(work: MaybePromise<T>): MaybePromise<T> {
     if (!(work instanceof Promise)) return work;
-    this.#inFlight++;
-    return work.finally(() => {
-      this.#inFlight--;
-      if (this.#inFlight === 0) for (const drained of this.#drained.splice(0)) drained();
-    });
+    this.#inFlight.add(work);
+    return work.finally(() => this.#inFlight.delete(work));
   }
 
   #fail(error: SealbdError): void {

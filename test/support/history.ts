@@ -60,6 +60,11 @@ export class History {
     this.#frozen = true;
   }
 
+  /** The crash is over: another life begins. */
+  thaw(): void {
+    this.#frozen = false;
+  }
+
   allowed(lba: number): readonly number[] {
     return this.#changes[lba].map((change) => change.version);
   }

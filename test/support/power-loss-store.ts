@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { FsStore } from '../../src/store/fs-store.js';
 import type { Store, StoreFile } from '../../src/store/store.js';
@@ -8,6 +8,7 @@ const SECTOR = 512;
 interface PendingWrite {
   readonly position: number;
   readonly bytes: Uint8Array;
+  returned: boolean;
 }
 
 /** What a file holds for certain (`durable`), and what the kernel may or may not have written behind it. */
@@ -58,11 +59,25 @@ export class PowerLossStore implements Store {
   writeFaults = 0;
   /** While true every fdatasync fails. */
   syncFails = false;
+  /** Longest time that a write takes, so that other things happen under it. */
+  latencyMs = 0;
   random: () => number = Math.random;
 
   constructor(inner: FsStore) {
     this.#inner = inner;
     this.path = inner.path;
+  }
+
+  /** A store on a directory that exists: what it holds now is durable. */
+  static async adopt(inner: FsStore): Promise<PowerLossStore> {
+    const store = new PowerLossStore(inner);
+    for (const name of await inner.list()) {
+      const content = new Content();
+      content.durable = new Uint8Array(await readFile(join(inner.path, name)));
+      store.#contents.set(name, content);
+      store.#durableNames.set(name, content);
+    }
+    return store;
   }
 
   list(): Promise<string[]> {
@@ -169,12 +184,17 @@ class LossyFile implements StoreFile {
   async write(bytes: Uint8Array, position: number): Promise<void> {
     if (this.#store.random() < this.#store.writeFaults) {
       const part = bytes.slice(0, Math.floor(this.#store.random() * bytes.length));
-      this.#content.pending.push({ position, bytes: part });
+      this.#content.pending.push({ position, bytes: part, returned: true });
       await this.#file.write(part, position);
       throw Object.assign(new Error('injected: the write failed'), { code: 'EIO' });
     }
-    this.#content.pending.push({ position, bytes: bytes.slice() });
+    // Until it has returned, no sync need cover it; but a loss may find any of it.
+    const write = { position, bytes: bytes.slice(), returned: false };
+    this.#content.pending.push(write);
     await this.#file.write(bytes, position);
+    const { latencyMs, random } = this.#store;
+    if (latencyMs > 0) await new Promise((resolve) => setTimeout(resolve, random() * latencyMs));
+    write.returned = true;
   }
 
   read(bytes: Uint8Array, position: number): Promise<number> {
@@ -182,8 +202,9 @@ class LossyFile implements StoreFile {
   }
 
   async sync(): Promise<void> {
-    if (this.#store.syncFails) throw Object.assign(new Error('injected: fdatasync failed'), { code: 'EIO' });
-    const covered = [...this.#content.pending];
+    if (this.#store.syncFails)
+      throw Object.assign(new Error('injected: fdatasync failed'), { code: 'EIO', syscall: 'fdatasync' });
+    const covered = this.#content.pending.filter((write) => write.returned);
     await this.#file.sync();
     for (const write of covered) {
       const end = write.position + write.bytes.length;

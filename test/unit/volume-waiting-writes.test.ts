@@ -1,0 +1,158 @@
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { Arena } from '../../src/native/arena.js';
+import { FsStore } from '../../src/store/fs-store.js';
+import type { Store, StoreFile } from '../../src/store/store.js';
+import { BLOCK, patternBlock, VolumeHarness } from '../support/volume-harness.js';
+
+const sleep = (ms: number) => new Promise((r) => setTimeout(r, ms));
+function gate() {
+  let open!: () => void;
+  const p = new Promise<void>((r) => {
+    open = r;
+  });
+  return { p, open };
+}
+class Wrap implements Store {
+  create0: (n: string) => Promise<void> = async () => {};
+  write0: (n: string, pos: number) => Promise<void> = async () => {};
+  static crash = false;
+  constructor(readonly s: FsStore) {}
+  get path() {
+    return this.s.path;
+  }
+  list() {
+    return this.s.list();
+  }
+  readSmall(n: string) {
+    return this.s.readSmall(n);
+  }
+  async replaceSmall(n: string, b: Uint8Array) {
+    if (Wrap.crash) throw new Error('killed');
+    return this.s.replaceSmall(n, b);
+  }
+  remove(n: string) {
+    return this.s.remove(n);
+  }
+  rename(a: string, b: string) {
+    return this.s.rename(a, b);
+  }
+  syncDirectory() {
+    return this.s.syncDirectory();
+  }
+  async create(n: string, x: number) {
+    await this.create0(n);
+    return this.w(await this.s.create(n, x));
+  }
+  async open(n: string, a: 'read' | 'write') {
+    return this.w(await this.s.open(n, a));
+  }
+  w(f: StoreFile): StoreFile {
+    return {
+      name: f.name,
+      fd: f.fd,
+      write: async (b, p) => {
+        await this.write0(f.name, p);
+        return f.write(b, p);
+      },
+      read: (b, p) => f.read(b, p),
+      sync: () => f.sync(),
+      truncate: (s) => f.truncate(s),
+      size: () => f.size(),
+      close: () => f.close(),
+    };
+  }
+}
+async function atSegmentEnd(body: (h: VolumeHarness, open: () => void) => Promise<void>) {
+  let s!: Wrap;
+  const h = await VolumeHarness.create({
+    tuning: { sparesMax: 0, checkpointSlots: 1e6 },
+    store: async (p) => (s = new Wrap(await FsStore.open(p, { create: true }))),
+  });
+  const g = gate();
+  try {
+    await h.write(500 * BLOCK, patternBlock(500, 1));
+    await sleep(30);
+    s.create0 = async (n) => {
+      if (n.startsWith('seg-')) await g.p;
+    };
+    for (let i = 1; ; i++) {
+      h.io.bytes.set(patternBlock(i, 1));
+      if (h.volume.write(h.io, 0, i * BLOCK, BLOCK) instanceof Promise) break;
+    }
+    await body(h, g.open);
+  } finally {
+    g.open();
+    await h.destroy();
+  }
+}
+
+it('a partial write does not undo a whole write that waited with it', () =>
+  atSegmentEnd(async (h, open) => {
+    const a = new Arena(4096),
+      b = new Arena(4096);
+    a.bytes.fill(0xaa);
+    b.bytes.fill(0xbb);
+    const w = h.volume.write(a, 0, 500 * BLOCK, BLOCK);
+    const p = h.volume.write(b, 0, 500 * BLOCK, 512);
+    open();
+    await w;
+    await p;
+    expect((await h.read(500 * BLOCK, BLOCK))[512]).toBe(0xaa);
+  }));
+
+it('what grows back reads as zeros, though a write was in flight', () =>
+  atSegmentEnd(async (h, open) => {
+    const a = new Arena(4096);
+    a.bytes.fill(0xaa);
+    const w = h.volume.write(a, 0, 10000 * BLOCK, BLOCK);
+    const r = h.volume.resize(5000 * BLOCK);
+    open();
+    await w;
+    await r;
+    await h.volume.resize(16384 * BLOCK);
+    expect((await h.read(10000 * BLOCK, BLOCK))[0]).toBe(0);
+  }));
+
+it('opens after an opening that ended before its checkpoint', async () => {
+  let s!: Wrap;
+  const image = await mkdtemp(join(tmpdir(), 'r1-')),
+    image2 = await mkdtemp(join(tmpdir(), 'r1-'));
+  const h = await VolumeHarness.create({
+    tuning: { appendBuffers: 1, checkpointSlots: 1e6, bufferAgeMs: 1e8 },
+    store: async (p) => (s = new Wrap(await FsStore.open(p, { create: true }))),
+  });
+  try {
+    await h.write(0, patternBlock(0, 1));
+    await sleep(30);
+    const g = gate();
+    s.write0 = async (n, pos) => {
+      if (n.startsWith('seg-') && pos > 0) await g.p;
+    };
+    for (let i = 1; i < 64; i++) await h.write(i * BLOCK, patternBlock(i, 1));
+    h.io.bytes.set(patternBlock(64, 1));
+    const w = h.volume.write(h.io, 0, 64 * BLOCK, BLOCK); // a new head, no free buffer
+    const c = h.volume.checkpoint();
+    g.open();
+    await w;
+    await c;
+    await cp(h.path, image, { recursive: true }); // kill -9
+    await h.stop();
+    Wrap.crash = true;
+    await expect(h.open(false, image)).rejects.toThrow('killed');
+    Wrap.crash = false;
+    const v = await h.open(false, image);
+    await h.write(0, patternBlock(0, 2));
+    await v.flush();
+    await cp(image, image2, { recursive: true }); // kill -9 again
+    await h.stop();
+    await h.open(false, image2);
+    expect((await h.read(0, 8))[4]).toBe(2);
+  } finally {
+    await h.destroy();
+    await rm(image, { recursive: true });
+    await rm(image2, { recursive: true });
+  }
+});
