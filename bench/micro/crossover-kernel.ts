@@ -8,7 +8,7 @@ import { addon, RUN_OK, SUITE_GCM } from '../../src/native/addon.js';
 import { Arena } from '../../src/native/arena.js';
 import { runGroup } from '../group.js';
 import type { Cell, GroupOptions, GroupResult } from '../result.js';
-import { quantile } from '../statistics.js';
+import { median, quantile } from '../statistics.js';
 
 const KIB = 1024;
 const SIZES = [4, 16, 64, 256, 512, 1024, 2048, 4096].map((kib) => kib * KIB);
@@ -114,37 +114,86 @@ async function drive(
   };
 }
 
-async function measure({ quick, directory }: GroupOptions): Promise<GroupResult> {
-  const timeMs = quick ? 20 : 150;
+/** A place where runs can go: the calling thread, or a pool. */
+interface Place {
+  readonly where: string;
+  readonly run: (job: CipherJob) => number | Promise<number>;
+}
+
+function places(pools: readonly CipherPool[]): Place[] {
+  const inline: Place = { where: 'inline', run: (job) => pools[0].runInline(job, true) };
+  return [
+    inline,
+    ...pools.map((pool) => ({
+      where: `pool ${pool.stats().threads}`,
+      run: (job: CipherJob) => pool.run(job),
+    })),
+  ];
+}
+
+/** The median of each figure: a machine that is busy for a moment spoils one round, not the result. */
+function medians(spreads: readonly Spread[]): Spread {
+  const of = (key: keyof Spread): number => median(spreads.map((spread) => spread[key]));
+  return { p50us: of('p50us'), p99us: of('p99us'), bytesPerS: of('bytesPerS') };
+}
+
+/** Measures one run length at every place in turn, round by round. */
+async function compare(
+  fixture: Fixture,
+  at: readonly Place[],
+  op: 'seal' | 'read',
+  size: number,
+  rounds: number,
+  timeMs: number,
+): Promise<Record<string, Cell>[]> {
+  const jobs = Array.from({ length: DEPTH }, (_, lane) => fixture.job(op, size, lane));
+  const alone = at.map((): Spread[] => []);
+  const busy = at.map((): Spread[] => []);
+  for (const { run } of at)
+    await drive(
+      (lane) => run(jobs[lane]),
+      DEPTH,
+      size,
+      timeMs,
+      () => undefined,
+    );
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, place] of at.entries()) {
+      const run: Run = (lane) => place.run(jobs[lane]);
+      alone[i].push(await drive(run, 1, size, timeMs, () => undefined));
+      busy[i].push(await drive(run, DEPTH, size, timeMs, () => fixture.otherWork(size)));
+    }
+  }
+  return at.map(({ where }, i) => {
+    const [single, loaded] = [medians(alone[i]), medians(busy[i])];
+    return {
+      kernel: addon.cpuSelected(),
+      op,
+      kib: size / KIB,
+      where,
+      aloneP50us: single.p50us,
+      aloneP99us: single.p99us,
+      busyP50us: loaded.p50us,
+      busyP99us: loaded.p99us,
+      busyGbPerS: loaded.bytesPerS / 1e9,
+    };
+  });
+}
+
+async function measure({ quick, rounds, directory }: GroupOptions): Promise<GroupResult> {
   const fixture = new Fixture(directory);
+  const threadsMax = Math.min(availableParallelism(), THREADS_MAX);
+  const pools = Array.from({ length: threadsMax }, (_, i) => new CipherPool({ threads: i + 1 }));
   const rows: Record<string, Cell>[] = [];
   try {
-    for (let threads = 0; threads <= Math.min(availableParallelism(), THREADS_MAX); threads++) {
-      const pool = new CipherPool({ threads: Math.max(1, threads) });
-      for (const op of ['seal', 'read'] as const) {
-        for (const size of quick ? SIZES_QUICK : SIZES) {
-          const jobs = Array.from({ length: DEPTH }, (_, lane) => fixture.job(op, size, lane));
-          const run: Run =
-            threads === 0 ? (lane) => pool.runInline(jobs[lane], true) : (lane) => pool.run(jobs[lane]);
-          await drive(run, DEPTH, size, timeMs / 3, () => undefined);
-          const alone = await drive(run, 1, size, timeMs, () => undefined);
-          const busy = await drive(run, DEPTH, size, timeMs, () => fixture.otherWork(size));
-          rows.push({
-            kernel: addon.cpuSelected(),
-            op,
-            kib: size / KIB,
-            where: threads === 0 ? 'inline' : `pool ${threads}`,
-            aloneP50us: alone.p50us,
-            aloneP99us: alone.p99us,
-            busyP50us: busy.p50us,
-            busyP99us: busy.p99us,
-            busyGbPerS: busy.bytesPerS / 1e9,
-          });
-        }
+    for (const op of ['seal', 'read'] as const) {
+      for (const size of quick ? SIZES_QUICK : SIZES) {
+        const repeat = quick ? 1 : rounds;
+        rows.push(...(await compare(fixture, places(pools), op, size, repeat, quick ? 20 : 60)));
       }
-      await pool.destroy();
     }
   } finally {
+    for (const pool of pools) await pool.destroy();
     fixture.remove();
   }
   return { notes: [], tables: [{ title: 'runs', columns: [], rows, raw: true }] };

@@ -60,7 +60,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
   return {
     notes: [
       'Alone: one run at a time, nothing else to do; the latency that the pool adds.',
-      'Busy: 8 runs under way while the main thread also reads as many bytes from the page cache as each run has, as a server that receives or sends them must. The crossover is the shortest run from which on the pool moves at least 5 % more, at every longer run too (`none`: at no size).',
+      'Busy: 8 runs under way while the main thread also reads as many bytes from the page cache as each run has, as a server that receives or sends them must. The places take turns in every round, and the medians count. The crossover is the shortest run from which on the pool moves at least 5 % more, at every longer run too (`none`: at no size).',
       'The runs are aes-256-gcm; `read` finds its slots in the page cache. `pool_seal_from`, `pool_read_from` and `pool_threads` of the configuration set what the default column shows.',
       'The pool can only win where a core is free for it: on a machine whose cores the clients fill as well, the crossover lies higher than here.',
     ],

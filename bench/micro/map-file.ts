@@ -1,7 +1,7 @@
 /**
  * Time to write, read and load, and merge map files of 13.1 million entries, each of one block, and the longest
  * time that the event loop was held up meanwhile. Files are in memory, so the numbers leave out the disk.
- *   npx tsc -p tsconfig.json --outDir build/bench
+ *   npx tsc -p tsconfig.bench.json
  *   SEALBD_TESTING=1 SEALBD_ADDON=$PWD/build/Release/sealbd.node node build/bench/bench/micro/map-file.js
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';

@@ -23,7 +23,9 @@ export class Programs {
   }
 
   spawn(name: string, args: readonly string[], output: 'pipe' | 'ignore'): ChildProcess {
-    const child = spawn(name, args, { stdio: ['ignore', output, output] });
+    // Servers run as they do in service: what run.ts sets for this process is not for them.
+    const { SEALBD_TESTING: _testing, SEALBD_ADDON: _addon, ...env } = process.env;
+    const child = spawn(name, args, { stdio: ['ignore', output, output], env });
     this.#children.add(child);
     child.once('close', () => this.#children.delete(child));
     return child;
