@@ -46,6 +46,8 @@ const noConflict: Conflict = () => undefined;
 
 /** After the disk was found full, writers are told so at once for this long. */
 const NO_SPACE_MEMORY_MS = 100;
+/** Why a segment could not be made that can be tried again. */
+const RETRIED = ['ENOSPC', 'EIO', 'ENOMEM'] as const;
 /** Rounds of reclaiming that one writer waits for. */
 const RECLAIM_ROUNDS_MAX = 16;
 
@@ -375,7 +377,7 @@ export class HeadLog {
       this.#ageTimer = undefined;
       this.writeOut().catch((error: unknown) => {
         // A full disk keeps unmaps waiting, and a segment that could not be made can be tried again.
-        if (isSealbdError(error, 'ENOSPC') || isSealbdError(error, 'EIO')) this.#startAgeTimer();
+        if (RETRIED.some((code) => isSealbdError(error, code))) this.#startAgeTimer();
         else this.fail(error);
       });
     }, this.#options.bufferAgeMs);

@@ -47,8 +47,8 @@ export class SegmentFactory {
 
   /**
    * A writer for a new segment. `claim` is what it may take of the reserve when the disk is full. What fails before the segment
-   * has its name is a SealbdError (ENOSPC, EIO), and another attempt is harmless; any other error is final, since the
-   * name may or may not be on the disk.
+   * has its name is a SealbdError (ENOSPC, EIO, ENOMEM), and another attempt is harmless; any other error is final,
+   * since the name may or may not be on the disk.
    */
   async create(
     kind: SegmentKind,
@@ -56,7 +56,7 @@ export class SegmentFactory {
     claim: ReserveClaim,
     context: WriterContext,
   ): Promise<SegmentWriter> {
-    const { table, uuid, suite, activeDek, segmentSlots } = this.#options;
+    const { table, handles, uuid, suite, activeDek, segmentSlots } = this.#options;
     const index = table.takeIndex();
     const identity = {
       index,
@@ -71,12 +71,14 @@ export class SegmentFactory {
     addon.randomFill(identity.salt);
     const segment = new Segment(identity, 0, false);
     try {
+      // First of all, since there may be no memory for another key.
+      const key = handles.key(segment);
       const file = await this.#file(segment, previousHeadId, claim);
-      this.#options.handles.adopt(segment, file);
-      const key = this.#options.handles.key(segment);
+      handles.adopt(segment, file);
       table.add(segment);
       return new SegmentWriter(segment, segmentSlots, file, key, context);
     } catch (error) {
+      await handles.drop(segment);
       table.freeIndex(index);
       throw error;
     }
