@@ -122,19 +122,23 @@ describe('serve', () => {
   });
 
   it('refuses to run where key memory cannot be locked, unless told to', async () => {
-    const wrapper = [
-      'prlimit',
-      '--memlock=0:0',
-      'setpriv',
-      '--bounding-set=-ipc_lock',
-      '--inh-caps=-ipc_lock',
-    ];
     const data = dataDirectory();
-    const refused = await sealbd(['serve', '--data', data, '--listen', '127.0.0.1:0'], { wrapper });
-    expect(refused.code).toBe(1);
-    expect(refused.stderr).toContain('--allow-unlocked-keys');
-    const daemon = await DaemonProcess.start(data, ['--allow-unlocked-keys'], { wrapper });
-    expect(await daemon.json(['status'])).toMatchObject({ keysLocked: false });
+    // The second is enough for the keys of volumes, but not for those of their segments.
+    for (const bytes of [0, 256 * 1024]) {
+      const wrapper = [
+        'prlimit',
+        `--memlock=${bytes}:${bytes}`,
+        'setpriv',
+        '--bounding-set=-ipc_lock',
+        '--inh-caps=-ipc_lock',
+      ];
+      const refused = await sealbd(['serve', '--data', data, '--listen', '127.0.0.1:0'], { wrapper });
+      expect(refused.code).toBe(1);
+      expect(refused.stderr).toContain('--allow-unlocked-keys');
+      const daemon = await DaemonProcess.start(data, ['--allow-unlocked-keys'], { wrapper });
+      expect(await daemon.json(['status'])).toMatchObject({ keysLocked: false });
+      await daemon.stop();
+    }
   });
 
   it('finds its directory through SEALBD_DATA, and ./sealbd-data without it', async () => {

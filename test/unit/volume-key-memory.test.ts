@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { addon } from '../../src/native/addon.js';
 import { BLOCK, patternBlock, VolumeHarness } from '../support/volume-harness.js';
@@ -30,9 +31,11 @@ describe('a volume without memory for the key of another segment', () => {
       await expect(filling).rejects.toMatchObject({ code: 'ENOMEM' });
       expect(harness.volume.state).toBe('serving');
       expect(await harness.read(0, BLOCK)).toEqual(patternBlock(0, 1));
-      await expect(harness.write((written + 1) * BLOCK, patternBlock(9, 9))).rejects.toMatchObject({
-        code: 'ENOMEM',
-      });
+      const segments = (): string[] => readdirSync(harness.path).filter((name) => name.startsWith('seg-'));
+      const before = segments();
+      const again = harness.write((written + 1) * BLOCK, patternBlock(9, 9));
+      await expect(again).rejects.toMatchObject({ code: 'ENOMEM' });
+      expect(segments()).toEqual(before);
 
       vi.restoreAllMocks();
       for (let lba = written + 1; lba < BLOCKS; lba++) await harness.write(lba * BLOCK, patternBlock(lba, 2));
