@@ -25,9 +25,9 @@ export interface AdminListener {
 export async function listenUnix(path: string, backend: AdminBackend, log: Logger): Promise<AdminListener> {
   await refuseIfTaken(path);
   const app = makeApp(backend, log, undefined);
-  // Bound in a directory that nobody else can enter, given its mode there, then moved into place.
-  const directory = await fs.mkdtemp(join(dirname(path), '.admin-'));
-  const temporary = join(directory, 'admin-listener.sock');
+  // Bound where nobody else can enter, given its mode there, then moved into place.
+  const staging = await privatePlace(dirname(path));
+  const temporary = join(staging, 'admin-listener.sock');
   try {
     await withSocketPath(temporary, (short) => app.listen({ path: short }));
     await fs.chmod(temporary, 0o600);
@@ -36,7 +36,7 @@ export async function listenUnix(path: string, backend: AdminBackend, log: Logge
     await app.close();
     throw new SealbdError('FAILED', `cannot listen on unix:${path}: ${messageOf(error)}`, { cause: error });
   } finally {
-    await fs.rm(directory, { recursive: true, force: true });
+    await fs.rm(staging === dirname(path) ? temporary : staging, { recursive: true, force: true });
   }
   const { ino } = await fs.lstat(path);
   return {
@@ -46,6 +46,18 @@ export async function listenUnix(path: string, backend: AdminBackend, log: Logge
       await app.close();
     },
   };
+}
+
+/** A new directory beside the socket; where a full disk has no room for one, `parent` itself, if it is private. */
+async function privatePlace(parent: string): Promise<string> {
+  try {
+    return await fs.mkdtemp(join(parent, '.admin-'));
+  } catch (error) {
+    const full = errnoOf(error) === 'ENOSPC' || errnoOf(error) === 'EDQUOT';
+    if (!full || ((await fs.stat(parent)).mode & 0o077) !== 0) throw error;
+    await fs.rm(join(parent, 'admin-listener.sock'), { force: true });
+    return parent;
+  }
 }
 
 /** Listens on TCP for requests that carry `Authorization: Bearer TOKEN`. */

@@ -5,7 +5,7 @@ import { messageOf, SealbdError } from '../base/errors.js';
 import { addon } from '../native/addon.js';
 
 /** What a daemon that was killed leaves in DIR itself: a socket half moved into place, a keyring half written. */
-const LEFTOVER = /^(\.admin-.*|keyring\.json\.tmp)$/;
+const LEFTOVER = /^(\.admin-.*|admin-listener\.sock|keyring\.json\.tmp)$/;
 
 export class DataDirectory {
   readonly path: string;
