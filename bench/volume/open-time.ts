@@ -50,7 +50,7 @@ const KEY_BYTE = 7;
 const WRITES_AT_ONCE = 256;
 /** Checkpoints come when the benchmark says so. */
 const QUIET: Partial<VolumeTuning> = {
-  checkpointSlots: 2 ** 40,
+  checkpointSlots: TAIL_SLOTS + 1,
   checkpointIntervalMs: 2 ** 30,
   garbageRatio: 1,
 };

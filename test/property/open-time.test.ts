@@ -25,7 +25,7 @@ async function volumeWith(blocks: number, random: () => number): Promise<VolumeH
     sizeBytes: SIZE_BYTES,
     tuning: {
       segmentSlots: 4096,
-      checkpointSlots: 2 ** 40,
+      checkpointSlots: 2 ** 17,
       checkpointIntervalMs: 2 ** 30,
       garbageRatio: 1,
       poolSealBytes: Number.POSITIVE_INFINITY,
