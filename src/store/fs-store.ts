@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, link, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '../base/errors.js';
 import { addon } from '../native/addon.js';
@@ -8,6 +8,8 @@ import type { Store, StoreFile } from './store.js';
 /** Space kept for the replacement of one small file (superblock, checkpoint root) when the disk is full. */
 const SMALL_RESERVE_NAME = 'reserve-small';
 const SMALL_RESERVE_BYTES = 128 * 1024;
+
+const SMALL_TEMPORARY = /^(superblock|checkpoint)(\.bak)?\.tmp$/;
 
 /** Who could write to the disk may have left links that lead out of the directory: they are never followed. */
 const NO_LINKS = constants.O_NOFOLLOW;
@@ -23,7 +25,9 @@ export class FsStore implements Store {
   static async open(path: string, options: { create?: boolean } = {}): Promise<FsStore> {
     if (options.create === true) await mkdir(path, { recursive: true, mode: 0o700 });
     if (!(await stat(path)).isDirectory()) throw new Error(`${path} is not a directory`);
-    return new FsStore(path);
+    const store = new FsStore(path);
+    await store.#recoverSmallReserve();
+    return store;
   }
 
   list(): Promise<string[]> {
@@ -42,6 +46,7 @@ export class FsStore implements Store {
 
   async replaceSmall(name: string, bytes: Uint8Array): Promise<void> {
     const temporary = `${name}.tmp`;
+    let fromReserve = false;
     try {
       await this.#writeTemporary(temporary, bytes, 'create');
     } catch (error) {
@@ -49,11 +54,49 @@ export class FsStore implements Store {
       if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
       await this.remove(temporary);
       if (!(await this.#takeSmallReserve(temporary))) throw error;
+      fromReserve = true;
       await this.#writeTemporary(temporary, bytes, 'reuse');
+      await this.#linkAsReserve(name);
     }
     await this.rename(temporary, name);
     await this.syncDirectory();
+    if (fromReserve) await this.#wipeReserve();
     await this.#keepSmallReserve();
+  }
+
+  /** The file that is about to be replaced becomes the next reserve: no block is given away in between. */
+  async #linkAsReserve(name: string): Promise<void> {
+    try {
+      await link(join(this.path, name), join(this.path, SMALL_RESERVE_NAME));
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error; // There was no such file yet.
+    }
+  }
+
+  /** What was replaced may hold a wrapped key that is to be forgotten. */
+  async #wipeReserve(): Promise<void> {
+    try {
+      const handle = await open(join(this.path, SMALL_RESERVE_NAME), constants.O_RDWR | NO_LINKS);
+      try {
+        const { size } = await handle.stat();
+        await writeFully(handle, new Uint8Array(Math.min(size, SMALL_RESERVE_BYTES)), 0);
+        await handle.datasync();
+      } finally {
+        await handle.close();
+      }
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    }
+  }
+
+  /** A crash in the middle of a replacement leaves its temporary file, which on a full disk is the reserve. */
+  async #recoverSmallReserve(): Promise<void> {
+    const names = await this.list();
+    const unfinished = names.find((name) => SMALL_TEMPORARY.test(name));
+    if (!names.includes(SMALL_RESERVE_NAME) && unfinished !== undefined) {
+      await this.rename(unfinished, SMALL_RESERVE_NAME);
+    }
+    if (unfinished !== undefined) await this.#wipeReserve();
   }
 
   async #writeTemporary(name: string, bytes: Uint8Array, how: 'create' | 'reuse'): Promise<void> {

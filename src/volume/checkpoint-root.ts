@@ -72,12 +72,17 @@ export function encodeRoot(uuid: Uint8Array, root: CheckpointRoot, dek: KeyHandl
   return bytes;
 }
 
-/** Throws INTEGRITY unless the root is of this volume and authenticates. */
-export function decodeRoot(
-  bytes: Uint8Array,
-  uuid: Uint8Array,
-  deks: ReadonlyMap<number, KeyHandle>,
-): CheckpointRoot {
+/** The DEK that new metadata is authenticated with. */
+export interface ActiveDek {
+  readonly id: number;
+  readonly key: KeyHandle;
+}
+
+/**
+ * Throws INTEGRITY unless the root is of this volume and authenticates under its active DEK: whoever knows a retired
+ * one must not be able to make a root.
+ */
+export function decodeRoot(bytes: Uint8Array, uuid: Uint8Array, active: ActiveDek): CheckpointRoot {
   const reader = new ByteReader(bytes, 'checkpoint');
   reader.expect(MAGIC);
   const version = reader.u16();
@@ -102,9 +107,8 @@ export function decodeRoot(
   const covered = bytes.subarray(0, reader.offset);
   const mac = reader.bytes(MAC_BYTES);
   reader.end();
-  const dek = deks.get(dekId);
-  if (dek === undefined) throw reader.error(`names DEK ${dekId}, which this volume does not have`);
-  if (!addon.keyMacVerify(dek, LABEL, uuid, covered, mac)) throw reader.error('does not authenticate');
+  if (dekId !== active.id) throw reader.error(`is under DEK ${dekId}, not under the active ${active.id}`);
+  if (!addon.keyMacVerify(active.key, LABEL, uuid, covered, mac)) throw reader.error('does not authenticate');
   return { ...fixed, ...sizes, runs };
 }
 
@@ -129,7 +133,7 @@ export async function writeRoot(store: Store, bytes: Uint8Array): Promise<void> 
 export async function readRoot(
   store: Store,
   uuid: Uint8Array,
-  deks: ReadonlyMap<number, KeyHandle>,
+  active: ActiveDek,
   log: Logger,
 ): Promise<{ root: CheckpointRoot; intact: boolean }> {
   let best: CheckpointRoot | undefined;
@@ -140,7 +144,7 @@ export async function readRoot(
     contents.push(bytes);
     try {
       if (bytes === undefined) throw new SealbdError('INTEGRITY', 'checkpoint: missing');
-      const root = decodeRoot(bytes, uuid, deks);
+      const root = decodeRoot(bytes, uuid, active);
       if (best === undefined || root.generation > best.generation) best = root;
     } catch (error) {
       problems.push(`${name}: ${messageOf(error)}`);

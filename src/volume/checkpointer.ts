@@ -8,7 +8,7 @@ import type { SegmentHandles } from '../segment/segment-handles.js';
 import type { Store } from '../store/store.js';
 import type { BlockMap } from './block-map.js';
 import { ChangeLog } from './change-log.js';
-import { type CheckpointRoot, encodeRoot, readRoot, writeRoot } from './checkpoint-root.js';
+import { type ActiveDek, type CheckpointRoot, encodeRoot, readRoot, writeRoot } from './checkpoint-root.js';
 import { Committer } from './committer.js';
 import type { Compactor } from './compactor.js';
 import { isDiskFull } from './file-reserve.js';
@@ -222,12 +222,11 @@ export class Checkpointer {
   }
 
   async #publish(cut: Cut): Promise<void> {
-    const { store, uuid, deks, activeDek } = this.#options;
+    const { store, uuid } = this.#options;
+    const active = this.#active();
     const runs = await this.#runs.extend(this.#root.runs, [...this.#uncovered, cut.changes], cut.segments);
-    const dek = deks.get(activeDek);
-    if (dek === undefined) throw new SealbdError('FAILED', `DEK ${activeDek} is not there`);
     const root: CheckpointRoot = {
-      dekId: activeDek,
+      dekId: active.id,
       generation: ++this.#generation,
       lastSequence: cut.head.lastSequence,
       nextSegmentId: cut.nextSegmentId,
@@ -241,11 +240,18 @@ export class Checkpointer {
     };
     this.#publishing = true;
     try {
-      await writeRoot(store, encodeRoot(uuid, root, dek));
+      await writeRoot(store, encodeRoot(uuid, root, active.key));
     } finally {
       this.#publishing = false;
     }
     this.#root = root;
+  }
+
+  #active(): ActiveDek {
+    const { deks, activeDek: id } = this.#options;
+    const key = deks.get(id);
+    if (key === undefined) throw new SealbdError('FAILED', `DEK ${id} is not there`);
+    return { id, key };
   }
 
   /** The root that names this segment no more is durable: its file may be used again once nobody reads it. */
@@ -271,11 +277,11 @@ export class Checkpointer {
   }
 
   async #verifyRoot(): Promise<string[]> {
-    const { store, uuid, deks, log } = this.#options;
+    const { store, uuid, log } = this.#options;
     for (;;) {
       const generation = this.#generation;
       try {
-        const { intact } = await readRoot(store, uuid, deks, log);
+        const { intact } = await readRoot(store, uuid, this.#active(), log);
         if (intact) return [];
         // While a checkpoint is published its copies differ for an instant.
         if (generation === this.#generation && !this.#publishing) {

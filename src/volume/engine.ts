@@ -1,6 +1,6 @@
 /** Puts the parts of a volume together, and opens them on what the store holds. */
 import type { Clock } from '../base/clock.js';
-import { isSealbdError, type SealbdError } from '../base/errors.js';
+import { isSealbdError, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import { addon, type KeyHandle } from '../native/addon.js';
@@ -13,7 +13,7 @@ import { SegmentReader } from '../segment/segment-reader.js';
 import type { WriterContext } from '../segment/segment-writer.js';
 import type { Store } from '../store/store.js';
 import { BlockMap, UNMAPPED } from './block-map.js';
-import { type CheckpointRoot, readRoot } from './checkpoint-root.js';
+import { type ActiveDek, type CheckpointRoot, readRoot } from './checkpoint-root.js';
 import { Checkpointer } from './checkpointer.js';
 import { Committer } from './committer.js';
 import { Compactor } from './compactor.js';
@@ -105,11 +105,20 @@ interface Loaded {
   readonly names: readonly string[];
 }
 
+function activeDekOf({ deks, activeDek }: EngineOptions): ActiveDek {
+  const key = deks.get(activeDek);
+  if (key === undefined)
+    throw new SealbdError('INTEGRITY', `the active DEK ${activeDek} is not among those unwrapped`);
+  return { id: activeDek, key };
+}
+
 /** Reads root, runs and tail: the state of the volume in memory. Changes nothing on disk. */
 async function load(options: EngineOptions): Promise<Loaded> {
   const { store, uuid, deks, log, tuning } = options;
   const names = await store.list();
-  const known = options.fresh ? { root: EMPTY_ROOT, intact: false } : await readRoot(store, uuid, deks, log);
+  const known = options.fresh
+    ? { root: EMPTY_ROOT, intact: false }
+    : await readRoot(store, uuid, activeDekOf(options), log);
   const map = new BlockMap(tuning.mapBytesMax);
   const table = new SegmentTable();
   await loadRuns({ store, uuid, deks }, known.root.runs, map, table);

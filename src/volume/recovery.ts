@@ -34,6 +34,7 @@ export interface RecoveryOptions {
   readonly table: SegmentTable;
   readonly deks: ReadonlyMap<number, KeyHandle>;
   readonly uuid: Uint8Array;
+  readonly activeDek: number;
   readonly root: CheckpointRoot;
   readonly cipher: CipherPool;
   readonly log: Logger;
@@ -118,6 +119,12 @@ async function findTail(
       continue;
     }
     // Every volume writes its own tail. Another one's, under a DEK that both know, must not be replayed here.
+    if (header.dekId !== options.activeDek) {
+      throw new SealbdError(
+        'INTEGRITY',
+        `${segmentFileName(id)} is under DEK ${header.dekId}, not under the active one`,
+      );
+    }
     if (!bytesEqual(header.originUuid, options.uuid)) {
       throw new SealbdError('INTEGRITY', `${segmentFileName(id)} was written by another volume`);
     }

@@ -1,4 +1,4 @@
-import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
@@ -6,6 +6,13 @@ import { Arena } from '../../src/native/arena.js';
 import { FsStore } from '../../src/store/fs-store.js';
 import type { Store, StoreFile } from '../../src/store/store.js';
 import { BLOCK, patternBlock, VolumeHarness } from '../support/volume-harness.js';
+import { snapshotOf } from '../support/volume-parser.js';
+
+/** What `kill -9` would leave. */
+async function copyAlive(from: string, to: string): Promise<void> {
+  await mkdir(to, { recursive: true });
+  for (const [name, bytes] of await snapshotOf(from)) await writeFile(join(to, name), bytes);
+}
 
 const sleep = (ms: number) => new Promise((r) => setTimeout(r, ms));
 function gate() {
@@ -138,7 +145,7 @@ it('opens after an opening that ended before its checkpoint', async () => {
     g.open();
     await w;
     await c;
-    await cp(h.path, image, { recursive: true }); // kill -9
+    await copyAlive(h.path, image); // kill -9
     await h.stop();
     Wrap.crash = true;
     await expect(h.open(false, image)).rejects.toThrow('killed');
@@ -146,7 +153,7 @@ it('opens after an opening that ended before its checkpoint', async () => {
     const v = await h.open(false, image);
     await h.write(0, patternBlock(0, 2));
     await v.flush();
-    await cp(image, image2, { recursive: true }); // kill -9 again
+    await copyAlive(image, image2); // kill -9 again
     await h.stop();
     await h.open(false, image2);
     expect((await h.read(0, 8))[4]).toBe(2);
