@@ -20,7 +20,7 @@ async function keyLeftBy(allocate: string, keep: boolean): Promise<Hit[]> {
     const key = addon.keyImport(bytes);
     if (!keep) addon.keyRelease(key);
     console.log(bytes.every((byte) => byte === 0) ? 'wiped' : 'not wiped');
-    setInterval(() => {}, 1000);
+    setTimeout(() => {}, 30_000);
   `.replace('!keep', String(!keep)),
   );
   try {
