@@ -31,11 +31,11 @@ function crossoverKib(rows: readonly Row[], kernel: string, op: string, threads:
 }
 
 function crossovers(rows: readonly Row[]): Row[] {
-  const tuning = defaultTuning(VOLUME_BYTES);
   const result: Row[] = [];
   const kernels = [...new Set(rows.map((row) => String(row.kernel)))];
   const pools = [...new Set(rows.map((row) => String(row.where)))].filter((who) => who !== 'inline');
   for (const kernel of kernels) {
+    const tuning = defaultTuning(VOLUME_BYTES, kernel);
     for (const op of ['seal', 'read']) {
       for (const pool of pools) {
         const threads = Number(pool.replace('pool ', ''));

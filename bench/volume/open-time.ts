@@ -39,7 +39,7 @@ import { Volume } from '../../src/volume/volume.js';
 const BLOCKS = 13_100_000;
 const SIZE_BYTES = 10 * 2 ** 40;
 const SPAN_BLOCKS = SIZE_BYTES / BLOCK_BYTES;
-const TAIL_SLOTS = 4 * defaultTuning(SIZE_BYTES).checkpointSlots;
+const TAIL_SLOTS = 4 * defaultTuning(SIZE_BYTES, addon.cpuSelected()).checkpointSlots;
 const CHANGED = [1, 100, 10_000, 100_000];
 const ROUNDS = 3;
 const DEK_ID = 1;

@@ -29,6 +29,9 @@ export const SLOT_ADDRESS_END = 2 ** 40 - 1;
 /** Most payload bytes of one chunk of a map file. */
 export const MAP_CHUNK_BYTES_MAX = 256 * KiB;
 
+/** Syncs that one volume has under way: they hold threads of Node's pool, which writes need too. */
+export const SYNCS_AT_ONCE_MAX = 2;
+
 // NBD.
 export const HANDSHAKE_TIMEOUT_MS = 10_000;
 export const OPTION_BYTES_MAX = 64 * KiB;

@@ -37,6 +37,8 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
   #paused = false;
   /** Whatever else the client sends is not listened to. */
   #deaf = false;
+  /** The socket took no more: it will report when it does. */
+  #socketFull = false;
   /** Once nothing is in flight and all is sent, close: at once, or after the client had time to read. */
   #leaving: 'close' | 'linger' | undefined;
   #deadline: number;
@@ -187,7 +189,10 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
   onReady(mask: number): void {
     this.#guarded(() => {
       // A hang-up counts as writable, so that a send finds out what happened.
-      if ((mask & ~IO_READABLE) !== 0) this.#flush();
+      if ((mask & ~IO_READABLE) !== 0) {
+        this.#socketFull = false;
+        this.#flush();
+      }
       // A hang-up is read too: what the client sent before it counts, and then comes the end or the error.
       if ((mask & ~IO_WRITABLE) !== 0 && this.#reading) this.#receive();
       this.#resume();
@@ -337,12 +342,14 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
   }
 
   #flush(): void {
-    if (this.output.unsentBytes === 0) return;
+    if (this.output.unsentBytes === 0 || this.#socketFull) return;
     const sent = this.output.flush(this.#transport);
     if (sent < 0) {
       this.close();
       return;
     }
+    // What is left waits for the socket to say that it has room: asking it before is a wasted call.
+    this.#socketFull = this.output.unsentBytes > 0;
     if (sent > 0) this.#sends.progress();
   }
 

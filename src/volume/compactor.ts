@@ -1,6 +1,7 @@
 import { type Clock, sleep } from '../base/clock.js';
 import { isSealbdError, messageOf } from '../base/errors.js';
-import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SLOT_BYTES } from '../base/limits.js';
+import { forEachLimited } from '../base/limited.js';
+import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SLOT_BYTES, SYNCS_AT_ONCE_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import { addon, type KeyHandle, RUN_OK } from '../native/addon.js';
@@ -285,7 +286,7 @@ export class Compactor {
     const open = this.#writer;
     try {
       for (const writer of writers) await writer.writeOut();
-      await Promise.all(writers.map((writer) => writer.sync()));
+      await forEachLimited(writers, SYNCS_AT_ONCE_MAX, (writer) => writer.sync());
     } catch (error) {
       this.#options.onFailure(error);
       throw error;

@@ -1,6 +1,7 @@
 import type { Clock, Timer } from '../base/clock.js';
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
-import { BLOCK_BYTES, SEGMENT_RESERVED_SLOTS, SEQUENCE_MAX } from '../base/limits.js';
+import { forEachLimited } from '../base/limited.js';
+import { BLOCK_BYTES, SEGMENT_RESERVED_SLOTS, SEQUENCE_MAX, SYNCS_AT_ONCE_MAX } from '../base/limits.js';
 import { Gather, type MaybePromise } from '../base/maybe-promise.js';
 import { Arena } from '../native/arena.js';
 import { SEGMENT_KIND_HEAD, type UnmapEntry, writeUnmaps } from '../segment/format.js';
@@ -352,7 +353,7 @@ export class HeadLog {
     const open = this.#writer;
     try {
       for (const writer of writers) await writer.writeOut();
-      await Promise.all(writers.map((writer) => writer.sync()));
+      await forEachLimited(writers, SYNCS_AT_ONCE_MAX, (writer) => writer.sync());
     } catch (error) {
       this.fail(error);
       throw error;

@@ -1,4 +1,5 @@
 import { BLOCK_BYTES, MAP_BYTES_MAX, SEGMENT_SLOTS } from '../base/limits.js';
+import { segmentFileBytes } from '../segment/format.js';
 
 /** What an operator, a benchmark or a test may turn. Defaults are for a 64 MiB segment. */
 export interface VolumeTuning {
@@ -31,18 +32,43 @@ const SEGMENT_SLOTS_MIN = 1024;
 /** A segment is at most this part of the volume, so that small volumes have small files. */
 const SEGMENT_SHARE = 16;
 
-export function defaultTuning(sizeBytes: number): VolumeTuning {
+/** Never: runs are at most one append buffer (2 MiB) long. Cold reads and background work go to the pool regardless. */
+const NEVER_BYTES = 64 << 20;
+
+/**
+ * Where the pool is worth its trip, by kernel: `npm run bench -- --group crossover`. With VAES a mebibyte is sealed in
+ * 0.1 ms, which is less than the trip costs; without AES instructions a few blocks take longer than the trip.
+ */
+const CROSSOVER_BYTES: Readonly<Record<string, { readonly seal: number; readonly read: number }>> = {
+  vaes512: { seal: NEVER_BYTES, read: NEVER_BYTES },
+  vaes256: { seal: NEVER_BYTES, read: NEVER_BYTES },
+  aesni: { seal: NEVER_BYTES, read: 1 << 20 },
+  portable: { seal: 32 << 10, read: 32 << 10 },
+};
+
+/** Segments that a checkpoint lets go of wait as spares for about two checkpoints' worth of writing. */
+const SPARE_CHECKPOINTS = 2;
+/** Spares take at most this part of the volume's size. */
+const SPARE_SHARE = 4;
+const SPARES_MIN = 2;
+
+export function defaultTuning(sizeBytes: number, kernel: string): VolumeTuning {
   const share = Math.ceil(sizeBytes / BLOCK_BYTES / SEGMENT_SHARE);
+  const segmentSlots = Math.min(SEGMENT_SLOTS, Math.max(SEGMENT_SLOTS_MIN, share));
+  const checkpointSlots = 65_536;
+  const crossover = CROSSOVER_BYTES[kernel] ?? CROSSOVER_BYTES.portable;
+  const wanted = Math.ceil((SPARE_CHECKPOINTS * checkpointSlots) / segmentSlots);
+  const allowed = Math.floor(sizeBytes / SPARE_SHARE / segmentFileBytes(segmentSlots));
   return {
-    segmentSlots: Math.min(SEGMENT_SLOTS, Math.max(SEGMENT_SLOTS_MIN, share)),
+    segmentSlots,
     appendBuffers: 8,
     bufferAgeMs: 50,
-    checkpointSlots: 65_536,
+    checkpointSlots,
     checkpointIntervalMs: 60_000,
-    poolSealBytes: 1 << 20,
-    poolReadBytes: 1 << 20,
+    poolSealBytes: crossover.seal,
+    poolReadBytes: crossover.read,
     garbageRatio: 0.25,
-    sparesMax: 4,
+    sparesMax: Math.max(SPARES_MIN, Math.min(wanted, allowed)),
     reserveSegments: 2,
     handlesMax: 4096,
     mapBytesMax: MAP_BYTES_MAX,

@@ -6,7 +6,7 @@ import type { Logger } from '../base/log.js';
 import type { MaybePromise } from '../base/maybe-promise.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import type { BlockDevice, Extent } from '../device/block-device.js';
-import type { KeyHandle } from '../native/addon.js';
+import { addon, type KeyHandle } from '../native/addon.js';
 import { Arena } from '../native/arena.js';
 import type { SuiteId } from '../segment/format.js';
 import type { Store } from '../store/store.js';
@@ -70,7 +70,7 @@ export class Volume implements BlockDevice {
   #requests = 0;
 
   static async open(options: VolumeOptions): Promise<Volume> {
-    const tuning = { ...defaultTuning(options.sizeBytes), ...options.tuning };
+    const tuning = { ...defaultTuning(options.sizeBytes, addon.cpuSelected()), ...options.tuning };
     let volume: Volume | undefined;
     let early: SealbdError | undefined;
     const engine = await openEngine({
