@@ -1,6 +1,6 @@
 /**
  * How long a volume takes to open whose map holds 13.1 million single blocks (50 GiB) all over 10 TiB, behind a tail as
- * long as it can get (four times the slots that start a checkpoint: 1 GiB), with cold caches; and what a checkpoint of k
+ * long as it can get (twice the slots that start a checkpoint: 512 MiB), with cold caches; and what a checkpoint of k
  * changed blocks writes on that map.
  *
  *   npx tsc -p tsconfig.bench.json
@@ -33,13 +33,13 @@ import { ChangeLog } from '../../src/volume/change-log.js';
 import { type CheckpointRoot, encodeRoot, writeRoot } from '../../src/volume/checkpoint-root.js';
 import { MapRuns, type SegmentChange } from '../../src/volume/map-runs.js';
 import { SparePool } from '../../src/volume/spare-pool.js';
-import { defaultTuning, type VolumeTuning } from '../../src/volume/tuning.js';
+import { defaultTuning, TAIL_MAX_FACTOR, type VolumeTuning } from '../../src/volume/tuning.js';
 import { Volume } from '../../src/volume/volume.js';
 
 const BLOCKS = 13_100_000;
 const SIZE_BYTES = 10 * 2 ** 40;
 const SPAN_BLOCKS = SIZE_BYTES / BLOCK_BYTES;
-const TAIL_SLOTS = 4 * defaultTuning(SIZE_BYTES, addon.cpuSelected()).checkpointSlots;
+const TAIL_SLOTS = TAIL_MAX_FACTOR * defaultTuning(SIZE_BYTES, addon.cpuSelected()).checkpointSlots;
 const CHANGED = [1, 100, 10_000, 100_000];
 const ROUNDS = 3;
 const DEK_ID = 1;

@@ -25,7 +25,7 @@ import { type RecoveryResult, replayTail } from './recovery.js';
 import { SegmentFactory } from './segment-factory.js';
 import { SegmentTable } from './segment-table.js';
 import { SparePool } from './spare-pool.js';
-import type { VolumeTuning } from './tuning.js';
+import { TAIL_MAX_FACTOR, type VolumeTuning } from './tuning.js';
 
 export interface EngineOptions {
   readonly name: string;
@@ -60,8 +60,6 @@ export interface Engine {
   close(clean: boolean): Promise<void>;
 }
 
-/** Slots of the tail at which writers wait, as a multiple of those that start a checkpoint. */
-const TAIL_MAX_FACTOR = 4;
 const MOVE_BUFFERS = 2;
 const PUBLIC_KEY_BYTES = 32;
 

@@ -7,7 +7,7 @@ import { SealbdError } from '../base/errors.js';
 import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SEGMENT_HEADER_BYTES, SLOT_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
-import { addon, type KeyHandle, RUN_OK } from '../native/addon.js';
+import { addon, type KeyHandle, RUN_OK, type SegmentKeyHandle } from '../native/addon.js';
 import { Arena } from '../native/arena.js';
 import { BUFFER_SLOTS } from '../segment/append-buffer.js';
 import {
@@ -161,11 +161,28 @@ async function readHeader(options: RecoveryOptions, id: number): Promise<Segment
   }
 }
 
+/** A piece of the tail on its way: read, checked and decrypted by the pool, then replayed in its turn. */
+class TailChunk {
+  readonly source = new Arena(ARENA_CHUNK_BYTES);
+  readonly plain = new Arena(ARENA_CHUNK_BYTES);
+  position = 0;
+  /** Whole slots that the file had. */
+  slots = 0;
+  valid = new Uint8Array(0);
+
+  free(): void {
+    this.source.free();
+    this.plain.free();
+  }
+}
+
+/** Chunks that are loaded ahead of the replay. */
+const CHUNKS_AHEAD = 3;
+
 /** Walks the tail slot by slot. After the first slot that does not authenticate it only collects claims. */
 class TailReplay {
   readonly #options: RecoveryOptions;
-  readonly #source = new Arena(ARENA_CHUNK_BYTES);
-  readonly #plain = new Arena(ARENA_CHUNK_BYTES);
+  readonly #chunks = Array.from({ length: CHUNKS_AHEAD }, () => new TailChunk());
   /** A slot did not authenticate: what follows, in whatever segment, was never flushed. */
   #ended = false;
   /** A slot said that the log goes on in the next segment. */
@@ -182,62 +199,64 @@ class TailReplay {
   }
 
   free(): void {
-    this.#source.free();
-    this.#plain.free();
+    for (const chunk of this.#chunks) chunk.free();
   }
 
   async segment({ segment, slotsMax }: TailPart): Promise<void> {
     const { store, deks } = this.#options;
     const key = deriveSegmentKey(segment, deks);
     const file = await store.open(segmentFileName(segment.id), 'read');
+    this.#segmentEnded = false;
+    const loading: Promise<TailChunk>[] = [];
+    let next = segment.slots;
+    let position = segment.slots;
     try {
-      this.#segmentEnded = false;
-      let position = segment.slots;
+      const idle = [...this.#chunks];
       while (position < slotsMax && !this.#segmentEnded) {
-        const slots = await this.#chunk(
-          segment,
-          file,
-          key,
-          position,
-          Math.min(BUFFER_SLOTS, slotsMax - position),
-        );
-        if (slots === 0) break;
-        position += slots;
+        for (; idle.length > 0 && next < slotsMax; next += BUFFER_SLOTS) {
+          loading.push(this.#load(idle.pop()!, file, key, next, Math.min(BUFFER_SLOTS, slotsMax - next)));
+        }
+        const chunk = await loading[0];
+        loading.shift();
+        this.#replay(segment, chunk);
+        idle.push(chunk);
+        position = chunk.position + chunk.slots;
+        if (chunk.slots < Math.min(BUFFER_SLOTS, slotsMax - chunk.position)) break; // The file ends here.
       }
       if (position < slotsMax && !this.#segmentEnded) this.#ended = true;
     } finally {
+      await Promise.allSettled(loading); // They write to the chunks, and use the key and the file.
       addon.segmentKeyRelease(key);
       await file.close();
     }
   }
 
-  /** Whole slots that the file had at `position`. */
-  async #chunk(
-    segment: Segment,
+  async #load(
+    chunk: TailChunk,
     file: StoreFile,
-    key: ReturnType<typeof deriveSegmentKey>,
+    key: SegmentKeyHandle,
     position: number,
     slotsMax: number,
-  ): Promise<number> {
-    const read = await file.read(this.#source.bytes.subarray(0, slotsMax * SLOT_BYTES), slotOffset(position));
-    const slots = Math.floor(read / SLOT_BYTES);
-    if (slots === 0) return 0;
-    const valid = new Uint8Array(slots);
+  ): Promise<TailChunk> {
+    const read = await file.read(chunk.source.bytes.subarray(0, slotsMax * SLOT_BYTES), slotOffset(position));
+    chunk.position = position;
+    chunk.slots = Math.floor(read / SLOT_BYTES);
+    chunk.valid = new Uint8Array(chunk.slots);
+    if (chunk.slots === 0) return chunk;
     const status = await this.#options.cipher.run({
       op: 'scan',
       key,
-      dst: this.#plain.ref(0),
-      src: this.#source.ref(0),
-      blocks: slots,
+      dst: chunk.plain.ref(0),
+      src: chunk.source.ref(0),
+      blocks: chunk.slots,
       position,
-      valid,
+      valid: chunk.valid,
     });
     if (status !== RUN_OK) throw new SealbdError('ESHUTDOWN', 'the key of this volume was taken away');
-    this.#replay(segment, position, slots, valid);
-    return slots;
+    return chunk;
   }
 
-  #replay(segment: Segment, position: number, slots: number, valid: Uint8Array): void {
+  #replay(segment: Segment, { position, slots, valid, source, plain }: TailChunk): void {
     const run = { lba: 0, blocks: 0, slot: 0 };
     const flush = (): void => {
       if (run.blocks > 0) this.#options.onData(run.lba, run.blocks, run.slot);
@@ -248,13 +267,13 @@ class TailReplay {
         this.#ended = true;
         continue;
       }
-      const meta = readSlotMeta(this.#source.bytes, i * SLOT_BYTES);
+      const meta = readSlotMeta(source.bytes, i * SLOT_BYTES);
       this.claimed = Math.max(this.claimed, meta.durable);
       if (this.#ended) continue;
       this.#advance(segment, meta);
       if (meta.kind === SLOT_KIND_EXTENTS) {
         flush();
-        this.#unmaps(i);
+        this.#unmaps(plain.bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES));
         continue;
       }
       if (meta.kind !== SLOT_KIND_DATA)
@@ -282,9 +301,8 @@ class TailReplay {
     this.slots++;
   }
 
-  #unmaps(slot: number): void {
-    const at = slot * BLOCK_BYTES;
-    const entries = readUnmaps(this.#plain.bytes.subarray(at, at + BLOCK_BYTES));
+  #unmaps(block: Uint8Array): void {
+    const entries = readUnmaps(block);
     if (entries.length === 0) this.#segmentEnded = true;
     for (const { lba, blocks } of entries) this.#options.onUnmap(lba, blocks);
   }

@@ -1,6 +1,9 @@
 import { BLOCK_BYTES, MAP_BYTES_MAX, SEGMENT_SLOTS } from '../base/limits.js';
 import { segmentFileBytes } from '../segment/format.js';
 
+/** Slots of the tail at which writers wait, as a multiple of those that start a checkpoint: it bounds recovery. */
+export const TAIL_MAX_FACTOR = 2;
+
 /** What an operator, a benchmark or a test may turn. Defaults are for a 64 MiB segment. */
 export interface VolumeTuning {
   /** Slots of a new segment. */
@@ -9,7 +12,7 @@ export interface VolumeTuning {
   readonly appendBuffers: number;
   /** Longest time that an acknowledged write stays in memory alone. */
   readonly bufferAgeMs: number;
-  /** Slots written since the last checkpoint that start the next one; at four times as many, writers wait. */
+  /** Slots written since the last checkpoint that start the next one; at TAIL_MAX_FACTOR times as many, writers wait. */
   readonly checkpointSlots: number;
   /** A volume that changed is checkpointed at least this often. */
   readonly checkpointIntervalMs: number;
