@@ -54,7 +54,7 @@ export async function unwrapHeader(
 }
 
 async function unwrapDek(uuid: Uint8Array, record: DekRecord, providers: KeyProviders): Promise<KeyHandle> {
-  const context: WrapContext = { volumeUuid: uuid, dekId: record.id };
+  const context: WrapContext = { volumeUuid: uuid, dekId: record.id, exposed: record.exposed };
   const { resolvedKeyId, keyVersion, wrapped: blob } = record;
   const handle = await openRecorded(providers, record.keyUri).unwrap(
     { blob, resolvedKeyId, keyVersion },

@@ -57,8 +57,8 @@ async function checkUnder(
 ): Promise<KeyAnswer> {
   try {
     const provider = providers.open(uri);
-    for (const { id, wrapped: blob, resolvedKeyId, keyVersion } of deks) {
-      const context = { volumeUuid, dekId: id };
+    for (const { id, exposed, wrapped: blob, resolvedKeyId, keyVersion } of deks) {
+      const context = { volumeUuid, dekId: id, exposed };
       await ask(clock, provider.check({ blob, resolvedKeyId, keyVersion }, context, handles.get(id)));
     }
     return VALID;

@@ -126,14 +126,14 @@ async function wrapNew(
 ): Promise<DekRecord> {
   const { providers, keyUri } = options;
   const provider = providers.open(keyUri);
-  const context = { volumeUuid: uuid, dekId: id };
+  const exposed = providers.exposes(keyUri);
+  const context = { volumeUuid: uuid, dekId: id, exposed };
   await provider.ensure();
   const wrapped = await provider.wrap(handle, context);
   // Nothing may depend on a copy that was never opened.
   await provider.check(wrapped, context, handle);
   const { blob, resolvedKeyId, keyVersion } = wrapped;
   const checkValue = checkValueOf(handle, uuid, id);
-  const exposed = providers.exposes(keyUri);
   return {
     id,
     state: 'active',

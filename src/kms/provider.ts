@@ -13,6 +13,8 @@ import type { KeyHandle } from '../native/addon.js';
 export interface WrapContext {
   readonly volumeUuid: Uint8Array;
   readonly dekId: number;
+  /** The DEK was once wrapped by `local:`. Bound, so that nobody can clear the mark without the key service. */
+  readonly exposed: boolean;
 }
 
 export interface WrappedKey {
@@ -39,8 +41,13 @@ export interface KeyProvider {
   wrap(dek: KeyHandle, context: WrapContext): Promise<WrappedKey>;
   /** The caller owns the handle that it gets. */
   unwrap(wrapped: WrappedKey, context: WrapContext): Promise<KeyHandle>;
-  /** The same DEK under this provider's key, newest version; `from` is the provider that wrapped it. */
-  rewrap(wrapped: WrappedKey, from: KeyProvider, context: WrapContext): Promise<WrappedKey>;
+  /** The same DEK under this provider's key, newest version, in `context`; `from` wrapped it in `fromContext`. */
+  rewrap(
+    wrapped: WrappedKey,
+    from: KeyProvider,
+    fromContext: WrapContext,
+    context: WrapContext,
+  ): Promise<WrappedKey>;
   /** Proves that the key can be used now: a real unwrap, compared with `dek` in the addon where it is given. */
   check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle | undefined): Promise<void>;
 }

@@ -64,10 +64,10 @@ export function gcmOpen(
   return plain;
 }
 
-/** What `local:` does: nonce ‖ ciphertext ‖ tag under KDF(kek, wrap), bound to be32(DEK id) ‖ uuid. */
+/** What `local:` does: nonce ‖ ciphertext ‖ tag under KDF(kek, wrap), bound to be32(DEK id) ‖ uuid ‖ 1, since what it wraps is exposed. */
 export function unwrapDek(kek: Uint8Array, wrapped: Uint8Array, dekId: number, uuid: Uint8Array): Buffer {
   const key = deriveKey(kek, 'sealbd/v1/wrap', Buffer.alloc(0));
-  const aad = Buffer.concat([be32(dekId), uuid]);
+  const aad = Buffer.concat([be32(dekId), uuid, Buffer.from([1])]);
   const dek = gcmOpen(key, wrapped.subarray(0, 12), aad, wrapped.subarray(12, 44), wrapped.subarray(44));
   if (dek === undefined) throw new Error('the reference does not unwrap this DEK');
   return dek;

@@ -72,8 +72,13 @@ class ScriptedProvider implements KeyProvider {
     return addon.keyUnwrap(this.#service.kek, wrapped.blob, aad(context));
   }
 
-  async rewrap(wrapped: WrappedKey, from: KeyProvider, context: WrapContext): Promise<WrappedKey> {
-    const dek = await from.unwrap(wrapped, context);
+  async rewrap(
+    wrapped: WrappedKey,
+    from: KeyProvider,
+    fromContext: WrapContext,
+    context: WrapContext,
+  ): Promise<WrappedKey> {
+    const dek = await from.unwrap(wrapped, fromContext);
     try {
       return await this.wrap(dek, context);
     } finally {
@@ -92,6 +97,6 @@ class ScriptedProvider implements KeyProvider {
   }
 }
 
-function aad({ volumeUuid, dekId }: WrapContext): Uint8Array {
-  return Buffer.concat([volumeUuid, Buffer.from([dekId])]);
+function aad({ volumeUuid, dekId, exposed }: WrapContext): Uint8Array {
+  return Buffer.concat([volumeUuid, Buffer.from([dekId, exposed ? 1 : 0])]);
 }

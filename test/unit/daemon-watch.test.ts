@@ -155,8 +155,8 @@ describe('a volume whose key is watched', () => {
     const directory = new WatchedDirectory();
     const watched = await directory.start();
     const volume = await createVolume(watched.volumes, 'v', 'scripted:a');
-    const { id } = volume.superblock!.deks[0];
-    const context = { volumeUuid: volume.superblock!.uuid, dekId: id };
+    const { id, exposed } = volume.superblock!.deks[0];
+    const context = { volumeUuid: volume.superblock!.uuid, dekId: id, exposed };
     const other = addon.keyGenerate();
     const wrapped = await directory.one.scheme.open('scripted:a', {} as never).wrap(other, context);
     addon.keyRelease(other);

@@ -115,7 +115,9 @@ describe('a volume header', () => {
     const { directory, header, open, file, providers } = await setup();
     const { uuid, deks } = header.superblock;
     const other = addon.keyGenerate();
-    const wrapped = await providers.open('local:default').wrap(other, { volumeUuid: uuid, dekId: 1 });
+    const wrapped = await providers
+      .open('local:default')
+      .wrap(other, { volumeUuid: uuid, dekId: 1, exposed: true });
     await header.update({ deks: [{ ...deks[0], wrapped: wrapped.blob }] });
     for (const release of [() => header.revoke(), () => addon.keyRelease(other)]) release();
     await expect(open()).rejects.toMatchObject({ kind: 'damaged', code: 'INTEGRITY' });

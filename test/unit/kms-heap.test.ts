@@ -23,7 +23,7 @@ it('no JavaScript string holds a local key after it was made, read, used, export
   const directory = temporaryDirectory();
   const provider = keyProviders(directory).open('local:heap-probe');
   await provider.ensure();
-  const context = { volumeUuid: new Uint8Array(16), dekId: 1 };
+  const context = { volumeUuid: new Uint8Array(16), dekId: 1, exposed: true };
   const dek = addon.keyGenerate();
   const wrapped = await provider.wrap(dek, context);
   await provider.check(wrapped, context, dek);

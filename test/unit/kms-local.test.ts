@@ -5,7 +5,7 @@ import { KmsError, type WrapContext } from '../../src/kms/provider.js';
 import { addon } from '../../src/native/addon.js';
 import { expectNoLeakedSlots, keyProviders, temporaryDirectory } from '../support/key-fixtures.js';
 
-const context: WrapContext = { volumeUuid: new Uint8Array(16).fill(7), dekId: 1 };
+const context: WrapContext = { volumeUuid: new Uint8Array(16).fill(7), dekId: 1, exposed: true };
 
 function setup() {
   const directory = temporaryDirectory();
@@ -43,7 +43,7 @@ describe('local: keys', () => {
     addon.keyRelease(dek);
   });
 
-  it('call another volume, another DEK id and a flipped bit damaged', async () => {
+  it('call another volume, another DEK id, a cleared exposed mark and a flipped bit damaged', async () => {
     const { provider, dek, wrapped } = await wrapOne(setup().providers);
     addon.keyRelease(dek);
     const flipped = { ...wrapped, blob: Uint8Array.from(wrapped.blob) };
@@ -52,6 +52,7 @@ describe('local: keys', () => {
     expect(await kindOf(provider.unwrap(flipped, context))).toBe('damaged');
     expect(await kindOf(provider.unwrap(wrapped, otherVolume))).toBe('damaged');
     expect(await kindOf(provider.unwrap(wrapped, { ...context, dekId: 2 }))).toBe('damaged');
+    expect(await kindOf(provider.unwrap(wrapped, { ...context, exposed: false }))).toBe('damaged');
   });
 
   it('check calls a DEK that differs from the one in use damaged', async () => {
@@ -87,7 +88,7 @@ describe('local: keys', () => {
     const { provider, dek, wrapped } = await wrapOne(providers);
     const target = providers.open('local:second');
     await target.ensure();
-    const moved = await target.rewrap(wrapped, provider, context);
+    const moved = await target.rewrap(wrapped, provider, context, context);
     const again = await target.unwrap(moved, context);
     expect(addon.keyEquals(again, dek)).toBe(true);
     expect(moved.resolvedKeyId).not.toBe(wrapped.resolvedKeyId);

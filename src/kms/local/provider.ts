@@ -114,8 +114,13 @@ class LocalProvider implements KeyProvider {
     });
   }
 
-  async rewrap(wrapped: WrappedKey, from: KeyProvider, context: WrapContext): Promise<WrappedKey> {
-    const dek = await from.unwrap(wrapped, context);
+  async rewrap(
+    wrapped: WrappedKey,
+    from: KeyProvider,
+    fromContext: WrapContext,
+    context: WrapContext,
+  ): Promise<WrappedKey> {
+    const dek = await from.unwrap(wrapped, fromContext);
     try {
       return await this.wrap(dek, context);
     } finally {
@@ -141,10 +146,11 @@ function resolved(key: LocalKey): string {
   return `local:${key.name}#${key.id}`;
 }
 
-/** be32(DEK id) ‖ uuid (docs/FORMAT.md). */
+/** be32(DEK id) ‖ uuid ‖ flags (docs/FORMAT.md). */
 function wrapAad(context: WrapContext): Uint8Array {
-  const aad = Buffer.alloc(4 + context.volumeUuid.length);
+  const aad = Buffer.alloc(4 + context.volumeUuid.length + 1);
   aad.writeUInt32BE(context.dekId, 0);
   aad.set(context.volumeUuid, 4);
+  aad.writeUInt8(context.exposed ? 1 : 0, 4 + context.volumeUuid.length);
   return aad;
 }
