@@ -1,12 +1,13 @@
 import type { Clock, Timer } from '../base/clock.js';
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import { forEachLimited } from '../base/limited.js';
-import { BLOCK_BYTES, SEGMENT_RESERVED_SLOTS, SEQUENCE_MAX, SYNCS_AT_ONCE_MAX } from '../base/limits.js';
+import { BLOCK_BYTES, SEQUENCE_MAX, SYNCS_AT_ONCE_MAX } from '../base/limits.js';
 import { Gather, type MaybePromise } from '../base/maybe-promise.js';
 import { Arena } from '../native/arena.js';
-import { SEGMENT_KIND_HEAD, type UnmapEntry, writeUnmaps } from '../segment/format.js';
+import { type UnmapEntry, writeUnmaps } from '../segment/format.js';
 import type { Segment } from '../segment/segment.js';
 import type { SegmentWriter, WriterContext } from '../segment/segment-writer.js';
+import { HeadSegments } from './head-segments.js';
 import type { SegmentFactory } from './segment-factory.js';
 import { UnmapQueue } from './unmap-queue.js';
 
@@ -45,40 +46,31 @@ export interface HeadCut {
 export type Conflict = (lba: number, blocks: number) => Promise<void> | undefined;
 const noConflict: Conflict = () => undefined;
 
-/** After the disk was found full, writers are told so at once for this long. */
-const NO_SPACE_MEMORY_MS = 100;
 /** Why a segment could not be made that can be tried again. */
 const RETRIED = ['ENOSPC', 'EIO', 'ENOMEM'] as const;
-/** Rounds of reclaiming that one writer waits for. */
-const RECLAIM_ROUNDS_MAX = 16;
 
 /** The place where new writes go: an open segment, a prepared one behind it, and the unmaps that wait to join. */
 export class HeadLog {
   readonly #options: HeadLogOptions;
   readonly #unmaps = new UnmapQueue();
-  readonly #reservedSlots: number;
   readonly #scratch = new Arena(BLOCK_BYTES);
-  #writer: SegmentWriter | undefined;
-  #writerIsReserve = false;
-  #next: SegmentWriter | undefined;
-  #nextIsReserve = false;
-  #preparing: Promise<void> | undefined;
-  #preparingId = 0;
+  readonly #segments: HeadSegments;
   /** Writers with slots that no sync covers yet; sealed ones leave after a sync. */
   readonly #dirty = new Set<SegmentWriter>();
-  readonly #sealing = new Map<SegmentWriter, Promise<void>>();
   #lastSequence: number;
   #lastSlotSequence: number;
   #durableSequence: number;
   #tailSlots = 0;
   #ageTimer: Timer | undefined;
-  #noSpaceUntil = Number.NEGATIVE_INFINITY;
-  #reclaiming: Promise<boolean> | undefined;
   #failure: SealbdError | undefined;
 
   constructor(options: HeadLogOptions) {
     this.#options = options;
-    this.#reservedSlots = Math.min(SEGMENT_RESERVED_SLOTS, Math.floor(options.segmentSlots / 8));
+    this.#segments = new HeadSegments({
+      ...options,
+      endEarly: (writer) => this.#endEarly(writer),
+      onFailure: (error) => this.fail(error),
+    });
     this.#lastSequence = options.lastSequence;
     this.#lastSlotSequence = options.lastSequence;
     this.#durableSequence = options.lastSequence;
@@ -142,80 +134,8 @@ export class HeadLog {
     if (this.#failure !== undefined) return 0;
     if (this.#tailSlots >= this.#options.tailSlotsMax) return 0;
     if (this.#unmaps.length > 0 && this.#unmaps.overlaps(lba, blocks) && !this.#emitNow()) return 0;
-    const writer = this.#current();
-    return writer === undefined ? 0 : writer.capacity(this.#limit());
-  }
-
-  /** Where user writes end in the open segment: its last slots are kept for unmaps unless another segment is ready.
-   *  A segment made of the reserve takes none. */
-  #limit(): number {
-    const { segmentSlots } = this.#options;
-    if (this.#writerIsReserve) return 0;
-    return this.#next === undefined ? segmentSlots - this.#reservedSlots : segmentSlots;
-  }
-
-  /** The open segment with room for user writes, after switching to the prepared one where it is due. */
-  #current(): SegmentWriter | undefined {
-    if (this.#writer !== undefined && this.#writer.position < this.#limit()) return this.#writer;
-    if (this.#next === undefined) {
-      this.#prepareInBackground();
-      return undefined;
-    }
-    if (this.#writer !== undefined && !this.#writer.full && !this.#endEarly(this.#writer)) return undefined;
-    this.#switchTo(this.#next);
-    return this.#writer;
-  }
-
-  /** Marks the end of a segment that is left before it is full, so that replay goes on in the next one. */
-  #endEarly(writer: SegmentWriter): boolean {
-    if (writer.capacity(this.#options.segmentSlots) === 0) return false;
-    this.#appendUnmapSlot(writer, []);
-    return true;
-  }
-
-  #switchTo(next: SegmentWriter): void {
-    const old = this.#writer;
-    this.#writer = next;
-    this.#writerIsReserve = this.#nextIsReserve;
-    this.#next = undefined;
-    if (old !== undefined) this.#seal(old);
-    this.#prepareInBackground();
-  }
-
-  #seal(writer: SegmentWriter): void {
-    const sealing = writer.seal().catch((error: unknown) => this.fail(error));
-    this.#sealing.set(writer, sealing);
-    void sealing.then(() => this.#sealing.delete(writer));
-  }
-
-  #prepareInBackground(): void {
-    if (this.#preparing !== undefined || this.#options.clock.monotonic() < this.#noSpaceUntil) return;
-    this.#prepare(false).catch(() => undefined); // Whoever needs the segment asks again and sees the error.
-  }
-
-  /** Prepares the next segment; shared by all who wait. Rejects with ENOSPC where there is no room for one. */
-  #prepare(urgent: boolean): Promise<void> {
-    if (this.#next !== undefined) return Promise.resolve();
-    if (this.#preparing !== undefined) return this.#preparing;
-    const { factory, writer } = this.#options;
-    const previous = this.#writer?.segment.id ?? 0;
-    this.#preparingId = factory.nextSegmentId;
-    this.#preparing = factory
-      .create(SEGMENT_KIND_HEAD, previous, urgent ? 'all' : 'none', writer)
-      .then((next) => {
-        this.#next = next;
-        this.#nextIsReserve = urgent;
-        this.#noSpaceUntil = Number.NEGATIVE_INFINITY;
-      })
-      .catch((error: unknown) => {
-        if (!isSealbdError(error)) this.fail(error);
-        throw error;
-      })
-      .finally(() => {
-        this.#preparing = undefined;
-        this.#preparingId = 0;
-      });
-    return this.#preparing;
+    const writer = this.#segments.forWrites();
+    return writer === undefined ? 0 : writer.capacity(this.#segments.limit);
   }
 
   /** Waits for whatever keeps `#capacity` at 0. Rejects where waiting won't help. */
@@ -223,46 +143,12 @@ export class HeadLog {
     this.#check();
     if (this.#tailSlots >= this.#options.tailSlotsMax) return this.#options.whenTailShrinks();
     if (this.#unmaps.length > 0 && this.#unmaps.overlaps(lba, blocks)) return this.emitUnmaps();
-    const atEnd = this.#writer === undefined || this.#writer.position >= this.#limit();
-    if (atEnd && this.#next === undefined) return this.#nextSegment(false);
+    if (this.#segments.exhausted) return this.#segments.waitForNext(false);
     return this.#options.writer.buffers.whenFree();
   }
 
-  async #nextSegment(urgent: boolean): Promise<void> {
-    if (!urgent && this.#options.clock.monotonic() < this.#noSpaceUntil) {
-      throw new SealbdError('ENOSPC', 'no space for another segment');
-    }
-    for (let rounds = 0; ; rounds++) {
-      try {
-        return await this.#prepare(urgent);
-      } catch (error) {
-        if (!isSealbdError(error, 'ENOSPC')) throw error;
-        // The attempt that failed may have been another's, without the reserve.
-        if (urgent) return await this.#prepare(true);
-        // What a round frees may go to the reserve, or to compaction, first: it is worth another while it frees.
-        if (rounds < RECLAIM_ROUNDS_MAX && (await this.#reclaim())) continue;
-        this.#noSpaceUntil = this.#options.clock.monotonic() + NO_SPACE_MEMORY_MS;
-        throw error;
-      }
-    }
-  }
-
-  /** One round of reclaiming for all who wait: rounds of their own would take the room from each other. */
-  #reclaim(): Promise<boolean> {
-    this.#reclaiming ??= this.#options
-      .reclaim()
-      .catch((error: unknown) => {
-        this.#options.writer.log.warn({ reason: messageOf(error) }, 'no space could be reclaimed');
-        return false;
-      })
-      .finally(() => {
-        this.#reclaiming = undefined;
-      });
-    return this.#reclaiming;
-  }
-
   #appendRun(src: number, lba: number, blocks: number): MaybePromise<void> {
-    const writer = this.#writer;
+    const writer = this.#segments.open;
     if (writer === undefined) throw new Error('append without an open segment');
     this.#checkSequence(blocks);
     this.#options.onMapped(lba, blocks, writer.segment.slotAddress(writer.position));
@@ -301,10 +187,17 @@ export class HeadLog {
     if (this.#unmaps.full && !this.#emitNow()) return this.emitUnmaps();
   }
 
+  /** Marks the end of a segment that is left before it is full, so that replay goes on in the next one. */
+  #endEarly(writer: SegmentWriter): boolean {
+    if (writer.capacity(this.#options.segmentSlots) === 0) return false;
+    this.#appendUnmapSlot(writer, []);
+    return true;
+  }
+
   /** Puts every waiting unmap into the log, if that needs no waiting. */
   #emitNow(): boolean {
     while (this.#unmaps.length > 0) {
-      const writer = this.#unmapWriter();
+      const writer = this.#segments.forUnmaps();
       if (writer === undefined || writer.capacity(this.#options.segmentSlots) === 0) return false;
       this.#appendUnmapSlot(writer, this.#unmaps.takeSlotful());
     }
@@ -324,17 +217,10 @@ export class HeadLog {
     }
   }
 
-  /** The open segment, its reserved slots included, or the next one. */
-  #unmapWriter(): SegmentWriter | undefined {
-    if (this.#writer !== undefined && !this.#writer.full) return this.#writer;
-    if (this.#next !== undefined) this.#switchTo(this.#next);
-    return this.#writer !== undefined && !this.#writer.full ? this.#writer : undefined;
-  }
-
   async emitUnmaps(): Promise<void> {
     while (!this.#emitNow()) {
       this.#check();
-      if (this.#unmapWriter() === undefined) await this.#nextSegment(true);
+      if (this.#segments.forUnmaps() === undefined) await this.#segments.waitForNext(true);
       else await this.#options.writer.buffers.whenFree();
     }
   }
@@ -350,7 +236,7 @@ export class HeadLog {
     await this.emitUnmaps();
     const target = this.#lastSlotSequence;
     const writers = [...this.#dirty];
-    const open = this.#writer;
+    const { open } = this.#segments;
     try {
       for (const writer of writers) await writer.writeOut();
       await forEachLimited(writers, SYNCS_AT_ONCE_MAX, (writer) => writer.sync());
@@ -387,9 +273,9 @@ export class HeadLog {
   /** The cut of a checkpoint: where the log stands now. The tail is counted from here on. */
   cut(): HeadCut {
     const cut = {
-      segment: this.#writer?.segment,
-      headSlots: this.#writer?.position ?? 0,
-      preparedId: this.#next?.segment.id ?? this.#preparingId,
+      segment: this.#segments.open?.segment,
+      headSlots: this.#segments.open?.position ?? 0,
+      preparedId: this.#segments.preparedId,
       lastSequence: this.#lastSequence,
       tailSlots: this.#tailSlots,
     };
@@ -409,20 +295,14 @@ export class HeadLog {
   /** True while the head still writes or syncs this segment. */
   uses(segment: Segment): boolean {
     for (const writer of this.#dirty) if (writer.segment === segment) return true;
-    for (const writer of this.#sealing.keys()) if (writer.segment === segment) return true;
-    return this.#writer?.segment === segment || this.#next?.segment === segment;
+    return this.#segments.uses(segment);
   }
 
   /** Seals the open segment and lets go of the prepared one; returns the latter's segment. Nothing may be appended
    *  afterwards. */
   async close(): Promise<SegmentWriter | undefined> {
     this.#ageTimer?.cancel();
-    await this.#preparing?.catch(() => undefined); // Its failure is of no interest any more.
-    if (this.#writer !== undefined) this.#seal(this.#writer);
-    await Promise.all(this.#sealing.values());
-    this.#writer = undefined;
-    const unused = this.#next;
-    this.#next = undefined;
+    const unused = await this.#segments.close();
     this.#scratch.free();
     return unused;
   }
