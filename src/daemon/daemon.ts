@@ -82,6 +82,7 @@ async function start(
   const data = await DataDirectory.open(config.dataDirectory);
   undo.push(() => data.close());
 
+  warnOfWeakPins(config, log);
   const files = new VolumeFiles(data.volumesPath, random);
   const providers = new KeyProviders({ dataDirectory: data.path, clock, random, log });
   const jobs = new Jobs(clock, log);
@@ -180,6 +181,23 @@ async function createDefault(config: DaemonConfig, volumes: VolumeManager): Prom
 }
 
 /** A damaged key is an integrity failure, any other one is unavailable. */
+/** A pin holds as well as the key that it names: who can write the disk can bring a local key of his own. */
+function warnOfWeakPins(config: DaemonConfig, log: Logger): void {
+  for (const [volume, { uuid, keyUri }] of config.pins) {
+    if (keyUri?.startsWith('local:') === true) {
+      log.warn(
+        { volume, keyUri },
+        'the pinned key is a local one: who can write the data directory can replace it',
+      );
+    } else if (uuid !== undefined && keyUri === undefined) {
+      log.warn(
+        { volume },
+        'the uuid is pinned without a key: another volume can claim it under a key of its own',
+      );
+    }
+  }
+}
+
 function assertKeys(volumes: VolumeManager): void {
   const invalid = volumes.list().filter((volume) => volume.state === 'key-invalid');
   if (invalid.length === 0) return;

@@ -139,6 +139,17 @@ describe('the daemon with pins', () => {
     expect(existsSync(join(data, 'volumes', 'v'))).toBe(false);
   });
 
+  it('that prove little are pointed out at the start: a uuid without a key, and a local key', async () => {
+    const directory = memoryDirectory();
+    const config = join(directory, 'config.toml');
+    const uuid = '53b87fbc-f65a-4d5f-8e45-896aac8f877e';
+    writeFileSync(config, `[volumes.a]\nuuid = "${uuid}"\n[volumes.b]\nkey = "local:default"\n`);
+    const daemon = await DaemonProcess.start(join(directory, 'data'), ['--config', config]);
+    const warnings = daemon.log().filter((line) => line.level === 40 && /pinned/.test(line.msg));
+    expect(warnings.map((line) => line.volume).sort()).toEqual(['a', 'b']);
+    await daemon.stop();
+  });
+
   it('refuses the superblock of another volume, and the wrapped DEK of another volume, as damage', async () => {
     const data = join(memoryDirectory(), 'data');
     const first = await DaemonProcess.start(data, ['--default-volume', 'v:1M']);
