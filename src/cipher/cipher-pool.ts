@@ -33,6 +33,7 @@ export class CipherPool {
   #jobs = 0;
   #inlineJobs = 0;
   #closed = false;
+  #destroyed: Promise<void> | undefined;
 
   constructor(options: CipherPoolOptions) {
     this.#threads = options.threads;
@@ -53,7 +54,7 @@ export class CipherPool {
   }
 
   async run(job: CipherJob): Promise<number> {
-    while (this.#active >= this.#queueMax) {
+    while (this.#active >= this.#queueMax && !this.#closed) {
       await new Promise<void>((resolve) => this.#waiters.push(resolve));
     }
     if (this.#closed) throw new SealbdError('ESHUTDOWN', 'the cipher pool is closed');
@@ -78,8 +79,13 @@ export class CipherPool {
     };
   }
 
-  /** Waits for the jobs under way. */
-  async destroy(): Promise<void> {
+  /** Waits for the jobs under way; those that wait for a place are refused. */
+  destroy(): Promise<void> {
+    this.#destroyed ??= this.#destroy();
+    return this.#destroyed;
+  }
+
+  async #destroy(): Promise<void> {
     this.#closed = true;
     for (const wake of this.#waiters.splice(0)) wake();
     while (this.#active > 0) await new Promise((resolve) => setImmediate(resolve));
