@@ -25,6 +25,8 @@ export class Gather {
   }
 
   #wait(piece: Promise<void>): void {
+    // Its failure is told by the result; until somebody waits for that, it must not count as unhandled.
+    piece.catch(() => undefined);
     this.#pending ??= [];
     this.#pending.push(piece);
   }

@@ -19,6 +19,8 @@ export interface WriterContext {
   readonly log: Logger;
   /** Runs of at least this many bytes are sealed by the pool. */
   readonly poolSealBytes: number;
+  /** A buffer could not be written. */
+  onFailure(error: unknown): void;
   /** MAC of metadata under the segment's keys. */
   readonly mac: ReturnType<typeof metadataMac>;
 }
@@ -156,10 +158,10 @@ export class SegmentWriter {
     return done;
   }
 
-  /** A full buffer goes out by itself; its failure is seen by whoever flushes next. */
+  /** A full buffer goes out by itself. Where that fails for good, its slots will never be in the file. */
   #release(buffer: AppendBuffer): void {
     this.#buffer = undefined;
-    this.#writeBuffer(buffer).catch(() => undefined);
+    this.#writeBuffer(buffer).catch((error: unknown) => this.#context.onFailure(error));
   }
 
   /** Everything appended before the call reaches the kernel. */

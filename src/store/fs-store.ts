@@ -1,15 +1,20 @@
 import { constants } from 'node:fs';
-import { type FileHandle, link, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '../base/errors.js';
 import { addon } from '../native/addon.js';
+import { isDiskFull } from './disk-full.js';
 import type { Store, StoreFile } from './store.js';
 
 /** Space kept for the replacement of one small file (superblock, checkpoint root) when the disk is full. */
 const SMALL_RESERVE_NAME = 'reserve-small';
 const SMALL_RESERVE_BYTES = 128 * 1024;
 
-const SMALL_TEMPORARY = /^(superblock|checkpoint)(\.bak)?\.tmp$/;
+/** Small files that exist twice. */
+const COPIED = /^(superblock|checkpoint)(\.bak)?$/;
+
+/** The replacement under way in each directory, and those behind it. */
+const replacements = new Map<string, Promise<void>>();
 
 /** Who could write to the disk may have left links that lead out of the directory: they are never followed. */
 const NO_LINKS = constants.O_NOFOLLOW;
@@ -26,7 +31,7 @@ export class FsStore implements Store {
     if (options.create === true) await mkdir(path, { recursive: true, mode: 0o700 });
     if (!(await stat(path)).isDirectory()) throw new Error(`${path} is not a directory`);
     const store = new FsStore(path);
-    await store.#recoverSmallReserve();
+    await store.#finishReplacement();
     return store;
   }
 
@@ -44,33 +49,51 @@ export class FsStore implements Store {
     }
   }
 
-  async replaceSmall(name: string, bytes: Uint8Array): Promise<void> {
+  /** One at a time in a directory, whoever asks: they share the reserve. */
+  replaceSmall(name: string, bytes: Uint8Array): Promise<void> {
+    const before = replacements.get(this.path) ?? Promise.resolve();
+    const work = before.then(() => this.#replace(name, bytes));
+    const done = work.catch(() => undefined); // The caller sees it; the next one only waits for its turn.
+    replacements.set(this.path, done);
+    void done.then(() => {
+      if (replacements.get(this.path) === done) replacements.delete(this.path);
+    });
+    return work;
+  }
+
+  async #replace(name: string, bytes: Uint8Array): Promise<void> {
     const temporary = `${name}.tmp`;
-    let fromReserve = false;
+    await this.remove(temporary);
     try {
       await this.#writeTemporary(temporary, bytes, 'create');
     } catch (error) {
-      const code = errnoOf(error);
-      if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
+      if (!isDiskFull(error)) throw error;
       await this.remove(temporary);
-      if (!(await this.#takeSmallReserve(temporary))) throw error;
-      fromReserve = true;
-      await this.#writeTemporary(temporary, bytes, 'reuse');
-      await this.#linkAsReserve(name);
+      return this.#replaceFromReserve(name, bytes, error);
     }
     await this.rename(temporary, name);
     await this.syncDirectory();
-    if (fromReserve) await this.#wipeReserve();
     await this.#keepSmallReserve();
   }
 
-  /** The file that is about to be replaced becomes the next reserve: no block is given away in between. */
-  async #linkAsReserve(name: string): Promise<void> {
+  /**
+   * The reserve becomes the new file, and the old file the next reserve, so that no block is given away in between. For an
+   * instant the name is missing: `#finishReplacement` puts that right after a crash, and such files have a second copy.
+   */
+  async #replaceFromReserve(name: string, bytes: Uint8Array, full: unknown): Promise<void> {
+    const temporary = `${name}.tmp`;
+    if (!(await this.#renameIfThere(SMALL_RESERVE_NAME, temporary))) throw full;
     try {
-      await link(join(this.path, name), join(this.path, SMALL_RESERVE_NAME));
+      await this.#writeTemporary(temporary, bytes, 'reuse');
     } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error; // There was no such file yet.
+      await this.rename(temporary, SMALL_RESERVE_NAME);
+      throw error;
     }
+    if (COPIED.test(name)) await this.#renameIfThere(name, SMALL_RESERVE_NAME);
+    await this.rename(temporary, name);
+    await this.syncDirectory();
+    await this.#wipeReserve();
+    await this.#keepSmallReserve();
   }
 
   /** What was replaced may hold a wrapped key that is to be forgotten. */
@@ -78,8 +101,9 @@ export class FsStore implements Store {
     try {
       const handle = await open(join(this.path, SMALL_RESERVE_NAME), constants.O_RDWR | NO_LINKS);
       try {
-        const { size } = await handle.stat();
-        await writeFully(handle, new Uint8Array(Math.min(size, SMALL_RESERVE_BYTES)), 0);
+        const content = await handle.readFile();
+        if (content.every((byte) => byte === 0)) return;
+        await writeFully(handle, new Uint8Array(content.length), 0);
         await handle.datasync();
       } finally {
         await handle.close();
@@ -89,19 +113,21 @@ export class FsStore implements Store {
     }
   }
 
-  /** A crash in the middle of a replacement leaves its temporary file, which on a full disk is the reserve. */
-  async #recoverSmallReserve(): Promise<void> {
-    const names = await this.list();
-    const unfinished = names.find((name) => SMALL_TEMPORARY.test(name));
-    if (!names.includes(SMALL_RESERVE_NAME) && unfinished !== undefined) {
-      await this.rename(unfinished, SMALL_RESERVE_NAME);
+  /** After a crash in `#replaceFromReserve`: a name that had become the reserve gets its new file. */
+  async #finishReplacement(): Promise<void> {
+    const names = new Set(await this.list());
+    for (const name of names) {
+      if (!name.endsWith('.tmp')) continue;
+      const target = name.slice(0, -'.tmp'.length);
+      if (!COPIED.test(target) || names.has(target) || !names.has(SMALL_RESERVE_NAME)) continue;
+      await this.rename(name, target);
+      await this.syncDirectory();
     }
-    if (unfinished !== undefined) await this.#wipeReserve();
+    await this.#wipeReserve();
   }
 
   async #writeTemporary(name: string, bytes: Uint8Array, how: 'create' | 'reuse'): Promise<void> {
-    const flags =
-      constants.O_RDWR | NO_LINKS | (how === 'create' ? constants.O_CREAT | constants.O_TRUNC : 0);
+    const flags = constants.O_RDWR | NO_LINKS | (how === 'create' ? constants.O_CREAT | constants.O_EXCL : 0);
     const handle = await open(join(this.path, name), flags, 0o600);
     try {
       await writeFully(handle, bytes, 0);
@@ -112,9 +138,9 @@ export class FsStore implements Store {
     }
   }
 
-  async #takeSmallReserve(as: string): Promise<boolean> {
+  async #renameIfThere(from: string, to: string): Promise<boolean> {
     try {
-      await this.rename(SMALL_RESERVE_NAME, as);
+      await this.rename(from, to);
       return true;
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return false;
@@ -122,14 +148,18 @@ export class FsStore implements Store {
     }
   }
 
-  /** The replaced file's space usually makes the next reserve; on a full disk there is none until room returns. */
+  /** A reserve of full size, where the disk has room for one. */
   async #keepSmallReserve(): Promise<void> {
     try {
-      const file = await this.create(SMALL_RESERVE_NAME, SMALL_RESERVE_BYTES);
-      await file.close();
+      const flags = constants.O_RDWR | constants.O_CREAT | NO_LINKS;
+      const handle = await open(join(this.path, SMALL_RESERVE_NAME), flags, 0o600);
+      try {
+        await addon.fileAllocate(handle.fd, SMALL_RESERVE_BYTES);
+      } finally {
+        await handle.close();
+      }
     } catch (error) {
-      const code = errnoOf(error);
-      if (code !== 'EEXIST' && code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
+      if (!isDiskFull(error)) throw error;
     }
   }
 

@@ -129,13 +129,23 @@ export async function writeRoot(store: Store, bytes: Uint8Array): Promise<void> 
   for (const name of CHECKPOINT_NAMES) await store.replaceSmall(name, bytes);
 }
 
-/** The copy with the highest generation that authenticates, and whether the other copy says the same. */
+export interface RootCopies {
+  /** The copy with the highest generation that authenticates. */
+  readonly root: CheckpointRoot;
+  /** Both copies say the same. */
+  readonly intact: boolean;
+  /** Map files that some copy names. */
+  readonly mapFiles: ReadonlySet<number>;
+}
+
+/** Reads both copies of the root. */
 export async function readRoot(
   store: Store,
   uuid: Uint8Array,
   active: ActiveDek,
   log: Logger,
-): Promise<{ root: CheckpointRoot; intact: boolean }> {
+): Promise<RootCopies> {
+  const mapFiles = new Set<number>();
   let best: CheckpointRoot | undefined;
   const contents: (Buffer | undefined)[] = [];
   const problems: string[] = [];
@@ -145,6 +155,7 @@ export async function readRoot(
     try {
       if (bytes === undefined) throw new SealbdError('INTEGRITY', 'checkpoint: missing');
       const root = decodeRoot(bytes, uuid, active);
+      for (const run of root.runs) mapFiles.add(run.fileId);
       if (best === undefined || root.generation > best.generation) best = root;
     } catch (error) {
       problems.push(`${name}: ${messageOf(error)}`);
@@ -154,5 +165,5 @@ export async function readRoot(
   if (best === undefined) throw new SealbdError('INTEGRITY', problems.join('; '));
   const [first, second] = contents;
   const intact = first !== undefined && second !== undefined && bytesEqual(first, second);
-  return { root: best, intact };
+  return { root: best, intact, mapFiles };
 }

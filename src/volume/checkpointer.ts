@@ -1,17 +1,17 @@
 import { type Clock, sleep, type Timer } from '../base/clock.js';
-import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
+import { errnoOf, isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { KeyHandle } from '../native/addon.js';
 import { segmentFileName } from '../segment/format.js';
 import type { Segment } from '../segment/segment.js';
 import type { SegmentHandles } from '../segment/segment-handles.js';
+import { isDiskFull } from '../store/disk-full.js';
 import type { Store } from '../store/store.js';
 import type { BlockMap } from './block-map.js';
 import { ChangeLog } from './change-log.js';
 import { type ActiveDek, type CheckpointRoot, encodeRoot, readRoot, writeRoot } from './checkpoint-root.js';
 import { Committer } from './committer.js';
 import type { Compactor } from './compactor.js';
-import { isDiskFull } from './file-reserve.js';
 import type { HeadCut, HeadLog } from './head-log.js';
 import { MapRuns, type SegmentChange } from './map-runs.js';
 import type { SegmentFactory } from './segment-factory.js';
@@ -57,6 +57,8 @@ function isSyncFailure(error: unknown): boolean {
   return error.syscall === 'fsync' || error.syscall === 'fdatasync';
 }
 
+/** Each costs an entry in the map file, which must fit in one of the reserve. The next checkpoint takes the others. */
+const DEAD_PER_CHECKPOINT_MAX = 4096;
 const PIN_WAIT_MS = 2;
 const RETRY_MS = 1000;
 
@@ -81,6 +83,9 @@ export class Checkpointer {
   #stopped = false;
   #running = false;
   #publishing = false;
+  #closed = false;
+  /** The last attempt failed: the next one waits for its timer. */
+  #retrying = false;
   /** A checkpoint is about to start because the tail is long. */
   #due = false;
   checkpoints = 0;
@@ -104,11 +109,17 @@ export class Checkpointer {
   note(lba: number, blocks: number, slot: number): void {
     this.#changes.append(lba, blocks, slot);
     this.#startTimer(this.#options.intervalMs);
+    // Unmaps take many changes in one slot.
+    if (this.#changes.changes >= this.#options.checkpointSlots) this.#startSoon();
   }
 
   /** Called as the log grows: starts a checkpoint where the tail has become long. */
   grown(): void {
-    if (this.#due || this.#options.head.tailSlots < this.#options.checkpointSlots) return;
+    if (this.#options.head.tailSlots >= this.#options.checkpointSlots) this.#startSoon();
+  }
+
+  #startSoon(): void {
+    if (this.#due || this.#running || this.#retrying) return;
     this.#due = true;
     setImmediate(() => {
       this.#due = false;
@@ -121,9 +132,9 @@ export class Checkpointer {
     return this.#group.flush();
   }
 
-  /** Resolves after the next cut. */
+  /** Resolves after the next published checkpoint. */
   whenTailShrinks(): Promise<void> {
-    this.#runInBackground();
+    if (!this.#retrying) this.#runInBackground();
     return new Promise((resolve) => this.#tailWaiters.push(resolve));
   }
 
@@ -136,25 +147,32 @@ export class Checkpointer {
     if (this.#running || this.#stopped) return;
     this.#running = true;
     this.run()
-      .catch((error: unknown) => {
-        this.#options.log.error({ reason: messageOf(error) }, 'checkpoint failed');
-        this.#startTimer(RETRY_MS);
-      })
-      .finally(() => {
+      .then(
+        () => this.#tailWaiters.length > 0,
+        (error: unknown) => {
+          this.#options.log.error({ reason: messageOf(error) }, 'checkpoint failed');
+          this.#retrying = true;
+          this.#timer?.cancel();
+          this.#timer = undefined;
+          this.#startTimer(RETRY_MS);
+          return false;
+        },
+      )
+      .then((again) => {
         this.#running = false;
         // Whoever came after the cut waits for the next one.
-        if (this.#tailWaiters.length > 0) this.#runInBackground();
+        if (again) this.#runInBackground();
       });
   }
 
   async #checkpoint(): Promise<void> {
-    const { head, committer, compactor } = this.#options;
+    const { head, compactor } = this.#options;
     this.#timer?.cancel();
     this.#timer = undefined;
-    await head.emitUnmaps();
+    this.#retrying = false;
     const cut = this.#cut();
     try {
-      await committer.flush();
+      await this.#syncSlots();
       await compactor.sync();
       await this.#publish(cut);
     } catch (error) {
@@ -164,12 +182,32 @@ export class Checkpointer {
       throw error;
     }
     this.#uncovered = [];
+    head.covered(cut.head);
+    for (const waiter of this.#tailWaiters.splice(0)) waiter();
     for (const change of cut.segments) if (change.segment !== undefined) this.#recorded.add(change.segment);
     this.checkpoints++;
     await this.#runs.removeUnreferenced(this.#root.runs);
-    for (const segment of cut.dead) await this.#retire(segment);
-    await this.#options.spares.fillReserve();
+    await this.#letGo(cut.dead);
     if (!this.#stopped) this.afterCheckpoint();
+  }
+
+  /** What the published root names no more goes. A failure here is no failure of the checkpoint. */
+  async #letGo(dead: readonly Segment[]): Promise<void> {
+    try {
+      for (const segment of dead) if (!this.#closed) await this.#retire(segment);
+      if (!this.#closed) await this.#options.spares.fillReserve();
+    } catch (error) {
+      this.#options.log.error({ reason: messageOf(error) }, 'files of dead segments could not be let go of');
+    }
+  }
+
+  /** Makes every slot durable. Unmaps that find no room in the log are in the map of the cut anyway. */
+  async #syncSlots(): Promise<void> {
+    try {
+      await this.#options.committer.flush();
+    } catch (error) {
+      if (!isSealbdError(error, 'ENOSPC')) throw error;
+    }
   }
 
   #isDead(segment: Segment): boolean {
@@ -190,7 +228,7 @@ export class Checkpointer {
     const dead: Segment[] = [];
     const segments: SegmentChange[] = [];
     for (const segment of table.all()) {
-      if (!this.#isDead(segment)) continue;
+      if (!this.#isDead(segment) || dead.length >= DEAD_PER_CHECKPOINT_MAX) continue;
       dead.push(segment);
       table.changed.delete(segment);
       if (this.#recorded.has(segment)) segments.push({ index: segment.index, segment: undefined, slots: 0 });
@@ -210,12 +248,10 @@ export class Checkpointer {
       mappedBlocks: map.mappedBlocks,
     };
     this.#changes = new ChangeLog();
-    for (const waiter of this.#tailWaiters.splice(0)) waiter();
     return cut;
   }
 
   #uncut(cut: Cut): void {
-    this.#options.head.uncut(cut.head);
     this.#uncovered.push(cut.changes);
     for (const { segment } of cut.segments)
       if (segment !== undefined) this.#options.table.changed.add(segment);
@@ -238,6 +274,7 @@ export class Checkpointer {
       mappedBlocks: cut.mappedBlocks,
       runs,
     };
+    if (this.#closed) throw new SealbdError('ESHUTDOWN', 'the volume is closed');
     this.#publishing = true;
     try {
       await writeRoot(store, encodeRoot(uuid, root, active.key));
@@ -292,6 +329,18 @@ export class Checkpointer {
       }
       await sleep(this.#options.clock, PIN_WAIT_MS);
     }
+  }
+
+  /** Ends for good: whatever runs is waited for, and nothing is published or let go of afterwards. */
+  async close(): Promise<void> {
+    this.stop();
+    this.#closed = true;
+    await this.#group.idle();
+  }
+
+  /** Resolves when no checkpoint runs. */
+  idle(): Promise<void> {
+    return this.#group.idle();
   }
 
   /** No further checkpoint starts by itself, and nobody waits for one. */

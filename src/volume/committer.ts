@@ -24,6 +24,13 @@ export class Committer {
     return this.#next;
   }
 
+  /** Resolves when nothing runs and nothing waits to run, however it ended. */
+  async idle(): Promise<void> {
+    while (this.#running !== undefined || this.#next !== undefined) {
+      await (this.#next ?? this.#running)?.catch(() => undefined);
+    }
+  }
+
   #start(): Promise<void> {
     this.#next = undefined;
     this.commits++;

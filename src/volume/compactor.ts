@@ -1,5 +1,5 @@
 import { type Clock, sleep } from '../base/clock.js';
-import { isSealbdError, messageOf } from '../base/errors.js';
+import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import { forEachLimited } from '../base/limited.js';
 import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SLOT_BYTES, SYNCS_AT_ONCE_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
@@ -36,6 +36,8 @@ export interface CompactorOptions {
   /** The map names the block at `to` instead of `from` from now on. */
   onMoved(lba: number, from: number, to: number): void;
   onGrown(segment: Segment): void;
+  /** The volume takes no more writes. */
+  failed(): boolean;
   onFailure(error: unknown): void;
 }
 
@@ -225,6 +227,8 @@ export class Compactor {
       const capacity = writer.capacity(this.#options.segmentSlots);
       if (capacity === 0) {
         await this.#options.writer.buffers.whenFree();
+        if (this.#stopped || this.#options.failed())
+          throw new SealbdError('ESHUTDOWN', 'compaction was ended');
         continue;
       }
       next += this.#moveRun(writer, live, next, capacity);
@@ -265,7 +269,12 @@ export class Compactor {
     await this.#sealWriter();
     // Compaction is what frees space: on a full disk it may use the reserve.
     const { factory, writer } = this.#options;
-    this.#writer = await factory.create(SEGMENT_KIND_MOVED, 0, 'all-but-one', writer);
+    try {
+      this.#writer = await factory.create(SEGMENT_KIND_MOVED, 0, 'all-but-one', writer);
+    } catch (error) {
+      if (!isSealbdError(error)) this.#options.onFailure(error);
+      throw error;
+    }
     return this.#writer;
   }
 
@@ -305,8 +314,9 @@ export class Compactor {
   /** Ends the work under way and seals the open segment. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#options.writer.buffers.wakeAll();
     await this.#working?.catch(() => undefined); // Logged where it was started.
-    await this.#sealWriter();
+    if (!this.#options.failed()) await this.#sealWriter();
   }
 
   free(): void {

@@ -239,12 +239,14 @@ export class DataPath {
   #unmapStep(lba: number, blocks: number): MaybePromise<void> {
     const conflict = this.#locks.conflict(lba, blocks);
     if (conflict !== undefined) return conflict.then(() => this.#unmapStep(lba, blocks));
+    const room = this.#head.roomForUnmap();
+    if (room !== undefined) return room.then(() => this.#unmapStep(lba, blocks));
     const mapped = this.#map.mappedBlocks;
     this.#map.unmapRun(lba, blocks, this.#table.dropLive);
     // Where nothing was mapped, whatever emptied the range is in the log already, or waits to be.
     if (this.#map.mappedBlocks === mapped) return;
     this.#options.onUnmapped(lba, blocks);
-    return this.#head.unmap(lba, blocks);
+    this.#head.unmap(lba, blocks);
   }
 
   /** Reads a range and forgets it: it is in the page cache afterwards, and authentic. */

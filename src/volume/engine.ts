@@ -11,6 +11,7 @@ import { SegmentHandles } from '../segment/segment-handles.js';
 import { metadataMac } from '../segment/segment-mac.js';
 import { SegmentReader } from '../segment/segment-reader.js';
 import type { WriterContext } from '../segment/segment-writer.js';
+import { isDiskFull } from '../store/disk-full.js';
 import type { Store } from '../store/store.js';
 import { BlockMap, UNMAPPED } from './block-map.js';
 import { type ActiveDek, type CheckpointRoot, readRoot } from './checkpoint-root.js';
@@ -18,7 +19,6 @@ import { Checkpointer } from './checkpointer.js';
 import { Committer } from './committer.js';
 import { Compactor } from './compactor.js';
 import { DataPath } from './data-path.js';
-import { isDiskFull } from './file-reserve.js';
 import { HeadLog } from './head-log.js';
 import { loadRuns, mapFileBytesMax, parseMapFileName } from './map-runs.js';
 import { type RecoveryResult, replayTail } from './recovery.js';
@@ -94,6 +94,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 interface Loaded {
   readonly root: CheckpointRoot;
   readonly intact: boolean;
+  readonly mapFiles: ReadonlySet<number>;
   readonly map: BlockMap;
   readonly table: SegmentTable;
   readonly recorded: Segment[];
@@ -115,7 +116,7 @@ async function load(options: EngineOptions): Promise<Loaded> {
   const { store, uuid, deks, log, tuning } = options;
   const names = await store.list();
   const known = options.fresh
-    ? { root: EMPTY_ROOT, intact: false }
+    ? { root: EMPTY_ROOT, intact: false, mapFiles: new Set<number>() }
     : await readRoot(store, uuid, activeDekOf(options), log);
   const map = new BlockMap(tuning.mapBytesMax);
   const table = new SegmentTable();
@@ -181,9 +182,12 @@ async function assemble(
     poolReadBytes: tuning.poolReadBytes,
     onDamage: (segment, position, lba, reason) => damage.note(segment, position, lba, reason),
   });
-  const writer = writerContext(options, new AppendBufferPool(tuning.appendBuffers), tuning.poolSealBytes);
+  const onFailure = (error: unknown): void => head.fail(error);
+  const appendBuffers = new AppendBufferPool(tuning.appendBuffers);
+  const writer = writerContext(options, appendBuffers, tuning.poolSealBytes, onFailure);
   // Compaction has buffers of its own, so that it can't starve clients; it seals inline, one short run at a time.
-  const mover = writerContext(options, new AppendBufferPool(MOVE_BUFFERS), Number.POSITIVE_INFINITY);
+  const moveBuffers = new AppendBufferPool(MOVE_BUFFERS);
+  const mover = writerContext(options, moveBuffers, Number.POSITIVE_INFINITY, onFailure);
   const onGrown = (segment: Segment): void => {
     table.changed.add(segment);
     checkpointer.grown();
@@ -206,6 +210,7 @@ async function assemble(
     whenTailShrinks: () => checkpointer.whenTailShrinks(),
     onFailure(error) {
       checkpointer.stop();
+      moveBuffers.wakeAll();
       options.onFailure(error);
     },
   });
@@ -223,7 +228,8 @@ async function assemble(
     foregroundRequests: () => options.requests(),
     onMoved: (lba, _from, to) => checkpointer.note(lba, 1, to),
     onGrown,
-    onFailure: (error) => head.fail(error),
+    failed: () => head.failed,
+    onFailure,
   });
   const checkpointer: Checkpointer = new Checkpointer({
     ...options,
@@ -239,7 +245,7 @@ async function assemble(
     recorded: loaded.recorded,
     checkpointSlots: tuning.checkpointSlots,
     intervalMs: tuning.checkpointIntervalMs,
-    onFailure: (error) => head.fail(error),
+    onFailure,
   });
   checkpointer.afterCheckpoint = () => compactor.kick(() => checkpointer.run());
   const path = new DataPath({
@@ -283,6 +289,8 @@ async function assemble(
         table.remove(unused.segment);
         await spares.put(segmentFileName(unused.segment.id), unused.segment.suite !== 0);
       }
+      // What runs in the background must be over before somebody else opens the volume.
+      await checkpointer.idle();
       if (clean) await checkpointer.run();
     } finally {
       await release();
@@ -291,8 +299,8 @@ async function assemble(
 
   /** Lets go of timers, files, keys and memory, whatever state things are in. */
   async function release(): Promise<void> {
-    checkpointer.stop();
     head.abandon();
+    await checkpointer.close();
     await handles.dropAll();
     writer.buffers.freeIdle();
     mover.buffers.freeIdle();
@@ -306,9 +314,10 @@ function writerContext(
   options: EngineOptions,
   buffers: AppendBufferPool,
   poolSealBytes: number,
+  onFailure: (error: unknown) => void,
 ): WriterContext {
   const { cipher, clock, log, deks } = options;
-  return { cipher, buffers, clock, log, poolSealBytes, mac: metadataMac(deks) };
+  return { cipher, buffers, clock, log, poolSealBytes, mac: metadataMac(deks), onFailure };
 }
 
 /** Makes what recovery found durable, removes what nothing needs, and publishes the checkpoint to serve from. */
@@ -320,7 +329,7 @@ async function settle(
   head: HeadLog,
 ): Promise<void> {
   const { store } = options;
-  const { recovery, root, changes, names, table } = loaded;
+  const { recovery, root, mapFiles, changes, names, table } = loaded;
   for (const segment of recovery.replayed) {
     const file = await store.open(segmentFileName(segment.id), 'write');
     try {
@@ -331,7 +340,6 @@ async function settle(
     table.changed.add(segment);
   }
   for (const change of changes) checkpointer.note(...change);
-  const mapFiles = new Set(root.runs.map((run) => run.fileId));
   await spares.adopt(names);
   for (const name of names) {
     const mapFile = parseMapFileName(name);

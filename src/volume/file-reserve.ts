@@ -1,12 +1,6 @@
-import { errnoOf } from '../base/errors.js';
 import { addon } from '../native/addon.js';
+import { isDiskFull } from '../store/disk-full.js';
 import type { Store, StoreFile } from '../store/store.js';
-
-/** True for the errors of a full disk or an exhausted quota. */
-export function isDiskFull(error: unknown): boolean {
-  const code = errnoOf(error);
-  return code === 'ENOSPC' || code === 'EDQUOT';
-}
 
 /**
  * Up to `max` files of `fileBytes`, each with its space allocated, named `PREFIX-NUMBER`. A file that is taken keeps its
@@ -91,14 +85,17 @@ export class FileReserve {
   /** Hands one file over to another reserve of files of the same size. */
   async giveTo(other: FileReserve): Promise<boolean> {
     const name = this.#names.pop();
-    return name !== undefined && (await other.put(name));
+    if (name === undefined) return false;
+    if (await other.put(name)) return true;
+    await this.#store.remove(name);
+    return false;
   }
 
   /** Gives the file all of its space: it may have been cut, or copied without its holes. */
   async #isWhole(name: string): Promise<boolean> {
     const file = await this.#store.open(name, 'write');
     try {
-      if ((await file.size()) > this.#fileBytes) return false;
+      if ((await file.size()) > this.#fileBytes) await file.truncate(this.#fileBytes);
       await addon.fileAllocate(file.fd, this.#fileBytes);
       return true;
     } catch (error) {

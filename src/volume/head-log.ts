@@ -178,13 +178,17 @@ export class HeadLog {
     this.#startAgeTimer();
   }
 
-  /** Logs that blocks were unmapped. The caller has changed the map. */
-  unmap(lba: number, blocks: number): MaybePromise<void> {
+  /** What must be waited for before another unmap can be taken, if anything. It rejects where there is no room for it. */
+  roomForUnmap(): Promise<void> | undefined {
     this.#check();
+    return this.#unmaps.full && !this.#emitNow() ? this.emitUnmaps() : undefined;
+  }
+
+  /** Logs that blocks were unmapped. There is room for it (`roomForUnmap`), and the caller has changed the map. */
+  unmap(lba: number, blocks: number): void {
     this.#checkSequence(1);
     this.#unmaps.push({ sequence: ++this.#lastSequence, lba, blocks });
     this.#startAgeTimer();
-    if (this.#unmaps.full && !this.#emitNow()) return this.emitUnmaps();
   }
 
   /** Marks the end of a segment that is left before it is full, so that replay goes on in the next one. */
@@ -233,7 +237,13 @@ export class HeadLog {
   /** Makes everything acknowledged before the call durable. Not reentrant: the committer serialises. */
   async commit(): Promise<void> {
     this.#check();
-    await this.emitUnmaps();
+    let noRoom: unknown;
+    try {
+      await this.emitUnmaps();
+    } catch (error) {
+      if (!isSealbdError(error, 'ENOSPC')) throw error;
+      noRoom = error;
+    }
     const target = this.#lastSlotSequence;
     const writers = [...this.#dirty];
     const { open } = this.#segments;
@@ -250,6 +260,8 @@ export class HeadLog {
       // A writer that was not open when the target was taken has got nothing since.
       if (writer !== open || this.#lastSlotSequence === target) this.#dirty.delete(writer);
     }
+    // The slots are durable; the unmaps that wait are not.
+    if (noRoom !== undefined) throw noRoom;
   }
 
   /** Sends what is buffered to the kernel, without waiting for the disk. */
@@ -270,7 +282,7 @@ export class HeadLog {
     }, this.#options.bufferAgeMs);
   }
 
-  /** The cut of a checkpoint: where the log stands now. The tail is counted from here on. */
+  /** The cut of a checkpoint: where the log stands now. */
   cut(): HeadCut {
     const cut = {
       segment: this.#segments.open?.segment,
@@ -279,13 +291,12 @@ export class HeadLog {
       lastSequence: this.#lastSequence,
       tailSlots: this.#tailSlots,
     };
-    this.#tailSlots = 0;
     return cut;
   }
 
-  /** The checkpoint of that cut did not come to be: its slots still belong to the tail. */
-  uncut(cut: HeadCut): void {
-    this.#tailSlots += cut.tailSlots;
+  /** The checkpoint of that cut is durable: its slots belong to the tail no more. */
+  covered(cut: HeadCut): void {
+    this.#tailSlots -= cut.tailSlots;
   }
 
   get tailSlots(): number {
@@ -312,6 +323,10 @@ export class HeadLog {
     this.#ageTimer?.cancel();
     this.#failure ??= new SealbdError('ESHUTDOWN', 'the volume is closed');
     this.#options.writer.buffers.wakeAll();
+  }
+
+  get failed(): boolean {
+    return this.#failure !== undefined;
   }
 
   fail(error: unknown): void {

@@ -214,7 +214,9 @@ class TailReplay {
       const idle = [...this.#chunks];
       while (position < slotsMax && !this.#segmentEnded) {
         for (; idle.length > 0 && next < slotsMax; next += BUFFER_SLOTS) {
-          loading.push(this.#load(idle.pop()!, file, key, next, Math.min(BUFFER_SLOTS, slotsMax - next)));
+          const load = this.#load(idle.pop()!, file, key, next, Math.min(BUFFER_SLOTS, slotsMax - next));
+          load.catch(() => undefined); // Told when its turn comes, if it comes.
+          loading.push(load);
         }
         const chunk = await loading[0];
         loading.shift();

@@ -12,8 +12,8 @@ import { Segment } from '../segment/segment.js';
 import type { SegmentHandles } from '../segment/segment-handles.js';
 import { metadataMac } from '../segment/segment-mac.js';
 import { SegmentWriter, type WriterContext } from '../segment/segment-writer.js';
+import { isDiskFull } from '../store/disk-full.js';
 import type { Store, StoreFile } from '../store/store.js';
-import { isDiskFull } from './file-reserve.js';
 import type { SegmentTable } from './segment-table.js';
 import type { ReserveClaim, SparePool } from './spare-pool.js';
 

@@ -1,5 +1,6 @@
+import { isDiskFull } from '../store/disk-full.js';
 import type { Store, StoreFile } from '../store/store.js';
-import { FileReserve, isDiskFull } from './file-reserve.js';
+import { FileReserve } from './file-reserve.js';
 
 /** How much of the reserve may be used. The last file is what unmaps need on a full disk. */
 export type ReserveClaim = 'none' | 'all-but-one' | 'all';

@@ -2,7 +2,7 @@ import { BLOCK_BYTES, MAP_BYTES_MAX, SEGMENT_SLOTS } from '../base/limits.js';
 import { segmentFileBytes } from '../segment/format.js';
 
 /** Slots of the tail at which writers wait, as a multiple of those that start a checkpoint: it bounds recovery. */
-export const TAIL_MAX_FACTOR = 2;
+export const TAIL_MAX_FACTOR = 3;
 
 /** What an operator, a benchmark or a test may turn. Defaults are for a 64 MiB segment. */
 export interface VolumeTuning {
@@ -58,7 +58,7 @@ const SPARES_MIN = 2;
 export function defaultTuning(sizeBytes: number, kernel: string): VolumeTuning {
   const share = Math.ceil(sizeBytes / BLOCK_BYTES / SEGMENT_SHARE);
   const segmentSlots = Math.min(SEGMENT_SLOTS, Math.max(SEGMENT_SLOTS_MIN, share));
-  const checkpointSlots = 65_536;
+  const checkpointSlots = 49_152;
   const crossover = CROSSOVER_BYTES[kernel] ?? CROSSOVER_BYTES.portable;
   const wanted = Math.ceil((SPARE_CHECKPOINTS * checkpointSlots) / segmentSlots);
   const allowed = Math.floor(sizeBytes / SPARE_SHARE / segmentFileBytes(segmentSlots));

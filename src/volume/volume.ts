@@ -62,8 +62,10 @@ export class Volume implements BlockDevice {
   readonly #engine: Engine;
   readonly #options: VolumeOptions;
   readonly #clients = new Set<(reason: string) => void>();
-  /** Requests that wait for something. */
+  /** Requests of clients that wait for something. */
   readonly #inFlight = new Set<Promise<unknown>>();
+  /** Verification, checkpoints and compaction that somebody asked for. */
+  readonly #work = new Set<Promise<unknown>>();
   #sizeBytes: number;
   #stopped = false;
   #failure: SealbdError | undefined;
@@ -224,7 +226,7 @@ export class Volume implements BlockDevice {
     this.#admit();
     const { deks, store } = this.#engine;
     const context = { ...this.#engine, deks, store, sizeBytes: this.#sizeBytes };
-    const result = await this.#track(verifyVolume(context, options));
+    const result = await this.#track(verifyVolume(context, options), this.#work);
     const problems = await this.#engine.checkpointer.verify();
     return { ...result, problems: [...result.problems, ...problems] };
   }
@@ -232,15 +234,16 @@ export class Volume implements BlockDevice {
   /** Writes a checkpoint now. */
   async checkpoint(): Promise<void> {
     this.#admitChange();
-    await this.#track(this.#engine.checkpointer.run());
+    await this.#track(this.#engine.checkpointer.run(), this.#work);
   }
 
   /** Compacts until nothing is worth it, whatever the dead share, and lets go of the old files. */
   async compact(): Promise<void> {
     this.#admitChange();
     const { compactor, checkpointer } = this.#engine;
-    while (await this.#track(compactor.round(true))) await this.#track(checkpointer.run());
-    await this.#track(checkpointer.run());
+    const work = this.#work;
+    while (await this.#track(compactor.round(true), work)) await this.#track(checkpointer.run(), work);
+    await this.#track(checkpointer.run(), work);
   }
 
   /**
@@ -270,7 +273,9 @@ export class Volume implements BlockDevice {
   }
 
   async #drained(): Promise<void> {
-    while (this.#inFlight.size > 0) await Promise.allSettled(this.#inFlight);
+    while (this.#inFlight.size + this.#work.size > 0) {
+      await Promise.allSettled([...this.#inFlight, ...this.#work]);
+    }
   }
 
   /** The caller validated the range, but the device may have become smaller since, under a request in pieces. */
@@ -289,10 +294,10 @@ export class Volume implements BlockDevice {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  #track<T>(work: MaybePromise<T>): MaybePromise<T> {
+  #track<T>(work: MaybePromise<T>, among = this.#inFlight): MaybePromise<T> {
     if (!(work instanceof Promise)) return work;
-    this.#inFlight.add(work);
-    return work.finally(() => this.#inFlight.delete(work));
+    among.add(work);
+    return work.finally(() => among.delete(work));
   }
 
   #fail(error: SealbdError): void {

@@ -1,0 +1,58 @@
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { FsStore } from '../../src/store/fs-store.js';
+
+describe('the replacement of small files', () => {
+  let path: string;
+  beforeEach(() => {
+    path = mkdtempSync(join(tmpdir(), 'sealbd-small-'));
+  });
+  afterEach(() => rmSync(path, { recursive: true, force: true }));
+
+  const put = (name: string, text: string): void => writeFileSync(join(path, name), text);
+  const get = (name: string): string => readFileSync(join(path, name), 'utf8');
+
+  it('that a crash ended when the old file had become the reserve is finished at the next opening', async () => {
+    put('checkpoint.tmp', 'new');
+    put('checkpoint.bak', 'old');
+    put('reserve-small', 'old');
+    await FsStore.open(path);
+    expect(get('checkpoint')).toBe('new');
+    expect(get('checkpoint.bak')).toBe('old');
+  });
+
+  it('that a crash ended while its file was written leaves the old file alone', async () => {
+    put('checkpoint.tmp', 'n');
+    put('checkpoint', 'old');
+    put('reserve-small', '');
+    await FsStore.open(path);
+    expect(get('checkpoint')).toBe('old');
+  });
+
+  it('leaves nothing of an old superblock in the reserve after an opening', async () => {
+    put('superblock', 'new');
+    put('reserve-small', 'the wrapped key of before');
+    await FsStore.open(path);
+    expect(readFileSync(join(path, 'reserve-small')).every((byte) => byte === 0)).toBe(true);
+    expect(get('superblock')).toBe('new');
+  });
+
+  it('brings the reserve back to its size where there is room', async () => {
+    const store = await FsStore.open(path);
+    put('reserve-small', 'short');
+    await store.replaceSmall('superblock', Buffer.from('content'));
+    expect(statSync(join(path, 'reserve-small')).size).toBe(128 * 1024);
+    expect(get('superblock')).toBe('content');
+  });
+
+  it('takes its turns in one directory, whichever store asks', async () => {
+    const [one, other] = [await FsStore.open(path), await FsStore.open(path)];
+    const all = Array.from({ length: 20 }, (_, i) =>
+      (i % 2 === 0 ? one : other).replaceSmall('x', Buffer.from(`${i}`)),
+    );
+    await Promise.all(all);
+    expect(get('x')).toBe('19');
+  });
+});
