@@ -1,6 +1,6 @@
 /**
  * How long a volume takes to open whose map holds 13.1 million single blocks (50 GiB) all over 10 TiB, behind a tail as
- * long as it can get (twice the slots that start a checkpoint: 512 MiB), with cold caches; and what a checkpoint of k
+ * long as it can get (TAIL_MAX_FACTOR times the slots that start a checkpoint), with cold caches; and what a checkpoint of k
  * changed blocks writes on that map.
  *
  *   npx tsc -p tsconfig.bench.json
