@@ -99,7 +99,10 @@ export class DaemonBackend implements AdminBackend {
 
   async verifyVolume(name: string): Promise<JobInfo> {
     const { device, state } = this.#parts.volumes.get(name);
-    if (device === undefined) throw new SealbdError('CONFLICT', `volume "${name}" is ${state}`);
+    if (device === undefined) {
+      const code = state === 'key-invalid' ? 'KEY_UNAVAILABLE' : 'CONFLICT';
+      throw new SealbdError(code, `volume "${name}" is ${state}`);
+    }
     return this.#parts.jobs.start('verify', name, (control) => device.verify(control));
   }
 

@@ -139,7 +139,15 @@ export class VolumeManager {
       this.#options.jobs.abortAll(name);
       await volume.setMarkedStopped(false);
       await this.#closeFailed(volume);
-      await volume.open();
+      try {
+        await volume.open();
+      } catch (error) {
+        this.#options.log.error(
+          { volume: name, state: volume.state, reason: messageOf(error) },
+          'does not open',
+        );
+        throw error;
+      }
       this.#options.log.info({ volume: name }, 'started');
       return volume;
     });

@@ -24,12 +24,12 @@ export async function readHeaderCopies(store: Store): Promise<HeaderCopies> {
   const copies: HeaderCopy[] = [];
   const problems: string[] = [];
   for (const name of SUPERBLOCK_NAMES) {
-    const bytes = await store.readSmall(name);
-    if (bytes === undefined) {
-      problems.push(`${name} is missing`);
-      continue;
-    }
     try {
+      const bytes = await store.readSmall(name);
+      if (bytes === undefined) {
+        problems.push(`${name} is missing`);
+        continue;
+      }
       copies.push({ name, bytes, decoded: decodeSuperblock(bytes) });
     } catch (error) {
       problems.push(`${name}: ${messageOf(error)}`);

@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoOf } from '../base/errors.js';
+import { errnoOf, SealbdError } from '../base/errors.js';
 import { addon } from '../native/addon.js';
 import { isDiskFull } from './disk-full.js';
 import type { Store, StoreFile } from './store.js';
@@ -10,6 +10,8 @@ import type { Store, StoreFile } from './store.js';
 const SMALL_RESERVE_NAME = 'reserve-small';
 const SMALL_RESERVE_BYTES = 128 * 1024;
 
+/** Longest that a small file may be. */
+const SMALL_FILE_BYTES_MAX = 1024 * 1024;
 /** Small files that exist twice. */
 const COPIED = /^(superblock|checkpoint)(\.bak)?$/;
 
@@ -41,8 +43,14 @@ export class FsStore implements Store {
 
   async readSmall(name: string): Promise<Buffer | undefined> {
     try {
-      const handle = await open(join(this.path, name), constants.O_RDONLY | NO_LINKS);
-      return await handle.readFile().finally(() => handle.close());
+      const handle = await openRegular(this.path, name, constants.O_RDONLY);
+      try {
+        const { size } = await handle.stat();
+        if (size > SMALL_FILE_BYTES_MAX) throw new SealbdError('INTEGRITY', `${name} has ${size} bytes`);
+        return await handle.readFile();
+      } finally {
+        await handle.close();
+      }
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return undefined;
       throw error;
@@ -198,8 +206,8 @@ export class FsStore implements Store {
   }
 
   async open(name: string, access: 'read' | 'write'): Promise<StoreFile> {
-    const flags = (access === 'read' ? constants.O_RDONLY : constants.O_RDWR) | NO_LINKS;
-    return new FsFile(name, await open(join(this.path, name), flags));
+    const flags = access === 'read' ? constants.O_RDONLY : constants.O_RDWR;
+    return new FsFile(name, await openRegular(this.path, name, flags));
   }
 }
 
@@ -243,6 +251,14 @@ class FsFile implements StoreFile {
   close(): Promise<void> {
     return this.#handle.close();
   }
+}
+
+/** A file that somebody put in place of ours may be a pipe or a device: opening one must not block, nor may it be used. */
+async function openRegular(directory: string, name: string, flags: number): Promise<FileHandle> {
+  const handle = await open(join(directory, name), flags | NO_LINKS | constants.O_NONBLOCK);
+  if ((await handle.stat()).isFile()) return handle;
+  await handle.close();
+  throw new SealbdError('INTEGRITY', `${name} is not a regular file`);
 }
 
 async function writeFully(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {

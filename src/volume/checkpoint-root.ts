@@ -150,16 +150,16 @@ export async function readRoot(
   const contents: (Buffer | undefined)[] = [];
   const problems: string[] = [];
   for (const name of CHECKPOINT_NAMES) {
-    const bytes = await store.readSmall(name);
-    contents.push(bytes);
     try {
+      const bytes = await store.readSmall(name);
+      contents.push(bytes);
       if (bytes === undefined) throw new SealbdError('INTEGRITY', 'checkpoint: missing');
       const root = decodeRoot(bytes, uuid, active);
       for (const run of root.runs) mapFiles.add(run.fileId);
       if (best === undefined || root.generation > best.generation) best = root;
     } catch (error) {
       problems.push(`${name}: ${messageOf(error)}`);
-      log.warn({ file: name, reason: messageOf(error) }, 'a copy of the checkpoint root is unusable');
+      log.warn({ copy: name, reason: messageOf(error) }, 'a copy of the checkpoint root is unusable');
     }
   }
   if (best === undefined) throw new SealbdError('INTEGRITY', problems.join('; '));

@@ -358,7 +358,15 @@ async function settle(
   }
   // Only now: the root before this one may have counted on them. Last first, so that what is left is a whole chain.
   for (const id of recovery.unused.sort((a, b) => b - a)) await store.remove(segmentFileName(id));
-  await spares.fillReserve();
+  await reserveSpace(options, spares);
+}
+
+/** A new volume does not start without its reserve; one that exists goes on, and says so. */
+async function reserveSpace({ fresh, log }: EngineOptions, spares: SparePool): Promise<void> {
+  if (await spares.fillReserve()) return;
+  const problem = `no room for the ${spares.reserveBytes} bytes that keep a volume working on a full disk`;
+  if (fresh) throw new SealbdError('ENOSPC', problem);
+  log.warn({ reserveBytes: spares.reserveBytes }, problem);
 }
 
 /** The disk is full: let dead segments go, compact, and let go again. True where something came free. */

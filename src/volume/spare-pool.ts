@@ -45,11 +45,16 @@ export class SparePool {
     for (const reserve of [this.#mapReserve, this.#reserve, this.#spares]) await reserve.adopt(names);
   }
 
-  /** Brings the reserve up to its size where the disk has room. */
-  async fillReserve(): Promise<void> {
-    if (!(await this.#mapReserve.fill())) return;
+  /** Bytes of the whole reserve. */
+  get reserveBytes(): number {
+    return this.#reserveMax * this.#reserve.fileBytes + MAP_RESERVE_FILES * this.#mapReserve.fileBytes;
+  }
+
+  /** Brings the reserve up to its size; false where the disk has no room for all of it. */
+  async fillReserve(): Promise<boolean> {
+    if (!(await this.#mapReserve.fill())) return false;
     while (!this.#reserve.complete && this.#spares.count > 0) await this.#spares.giveTo(this.#reserve);
-    await this.#reserve.fill();
+    return this.#reserve.fill();
   }
 
   /** An open, allocated segment file named `name`: a spare, a new one, or one of the reserve where the disk is full. */

@@ -175,6 +175,22 @@ const state = async (daemon: DaemonProcess, name: string): Promise<string> =>
 describe.skipIf(skipped !== undefined)(
   `on a full disk${skipped === undefined ? '' : ` (${skipped})`}`,
   () => {
+    it('a volume that would have no reserve is not made, and leaves nothing behind', {
+      timeout: 60_000,
+    }, async () => {
+      const { disk, start } = await diskWith('v');
+      const daemon = await start();
+      const filler = join(disk, 'filler');
+      takeSpace(filler);
+      const { code, stderr } = await daemon.run(['volume', 'create', 'x', '--size', '10G']);
+      expect(code).toBe(1);
+      expect(stderr).toMatch(/no room|ENOSPC/);
+      const made = await daemon.json<VolumeInfo[]>(['volume', 'list']);
+      expect(made.map((volume) => volume.name)).toEqual(['v']);
+      rmSync(filler);
+      await daemon.ok('volume', 'create', 'x', '--size', '10G');
+    });
+
     it('a volume that filled it says ENOSPC, keeps what it acknowledged, and writes again after TRIM', {
       timeout: 180_000,
     }, async () => {

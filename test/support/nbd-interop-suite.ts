@@ -74,6 +74,7 @@ export function nbdInteropSuite(name: string, startServer: () => Promise<Interop
           '--iodepth=16',
           '--verify=crc32c',
           '--verify_fatal=1',
+          '--verify_state_save=0',
           '--fsync=64',
         ]);
       }

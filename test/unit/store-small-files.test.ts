@@ -1,4 +1,5 @@
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -54,5 +55,17 @@ describe('the replacement of small files', () => {
     );
     await Promise.all(all);
     expect(get('x')).toBe('19');
+  });
+
+  it('that are pipes, directories or endless are refused at once, by name', async () => {
+    const store = await FsStore.open(path);
+    execFileSync('mkfifo', [join(path, 'superblock')]);
+    await expect(store.readSmall('superblock')).rejects.toThrow('superblock is not a regular file');
+    await expect(store.open('superblock', 'read')).rejects.toThrow('superblock is not a regular file');
+    mkdirSync(join(path, 'checkpoint'));
+    await expect(store.readSmall('checkpoint')).rejects.toThrow('checkpoint is not a regular file');
+    put('superblock.bak', '');
+    truncateSync(join(path, 'superblock.bak'), 3 * 2 ** 30);
+    await expect(store.readSmall('superblock.bak')).rejects.toThrow('superblock.bak has 3221225472 bytes');
   });
 });
