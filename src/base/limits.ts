@@ -121,3 +121,5 @@ export const JOBS_REMEMBERED_MAX = 256;
 
 // Shutdown.
 export const STOP_DEADLINE_MS = 10_000;
+/** From the signal to the end of the process, whatever hangs. */
+export const SHUTDOWN_DEADLINE_MS = 60_000;

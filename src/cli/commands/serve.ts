@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { systemClock } from '../../base/clock.js';
+import { SHUTDOWN_DEADLINE_MS } from '../../base/limits.js';
 import type { Logger } from '../../base/log.js';
 import { nbdUri } from '../../daemon/addresses.js';
 import { resolveConfig, type ServeFlags } from '../../daemon/config.js';
@@ -15,7 +16,7 @@ const KEEP_ALIVE_MS = 60_000;
 export async function serve(flags: ServeFlags, command: Command): Promise<void> {
   const config = resolveConfig({ ...flags, data: dataOption(command) }, process.env, process.cwd());
   const log = createLogger(config.logLevel);
-  const asked = stopAsked();
+  const asked = stopAsked(log);
   // The clock's timers do not hold the process; this does until everything is shut down.
   const alive = setInterval(() => undefined, KEEP_ALIVE_MS);
   try {
@@ -35,12 +36,17 @@ export async function serve(flags: ServeFlags, command: Command): Promise<void> 
  * The first signal ends the daemon in order, the second at once: what was flushed is safe either way. A terminal
  * that goes away counts too, so that it does not take unflushed writes with it.
  */
-function stopAsked(): Promise<string> {
+function stopAsked(log: Logger): Promise<string> {
   return new Promise((resolve) => {
     let asked = false;
     const onSignal = (signal: string): void => {
       if (asked) process.exit(EXIT.failed);
       asked = true;
+      // A store that answers no more (a network mount, say) must not keep the process, and so the keys, alive for ever.
+      setTimeout(() => {
+        log.error({ signal, deadlineMs: SHUTDOWN_DEADLINE_MS }, 'the stop took too long');
+        process.exit(EXIT.failed);
+      }, SHUTDOWN_DEADLINE_MS).unref();
       resolve(signal);
     };
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, onSignal);
