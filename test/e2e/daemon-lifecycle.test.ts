@@ -20,7 +20,8 @@ describe('serve', () => {
     expect(listen[1]).toBe(`unix:${socket}`);
     expect(admin).toEqual([`unix:${adminSocket(data)}`]);
     for (const address of [...listen, ...admin]) expect(msg).toContain(address);
-    expect(daemon.logText).toContain(`nbd://${listen[0]}/default`);
+    // This line follows the one that says ready.
+    await expect.poll(() => daemon.logText).toContain(`nbd://${listen[0]}/default`);
     expect((await program('nbdinfo', ['--size', daemon.uri('default')])).output.trim()).toBe(
       String(64 * 2 ** 20),
     );
