@@ -18,6 +18,7 @@ import { type ActiveDek, type CheckpointRoot, readRoot } from './checkpoint-root
 import { Checkpointer } from './checkpointer.js';
 import { Committer } from './committer.js';
 import { Compactor } from './compactor.js';
+import { DamageLog } from './damage-log.js';
 import { DataPath } from './data-path.js';
 import { HeadLog } from './head-log.js';
 import { loadRuns, mapFileBytesMax, parseMapFileName } from './map-runs.js';
@@ -385,23 +386,3 @@ async function reclaim(checkpointer: Checkpointer, compactor: Compactor): Promis
   await checkpointer.run();
   return checkpointer.retired > before;
 }
-
-/** Blocks that could not be read back: counted, and logged without flooding. */
-export class DamageLog {
-  readonly #log: Logger;
-  #loggedFor = new Set<number>();
-  reads = 0;
-
-  constructor(log: Logger) {
-    this.#log = log;
-  }
-
-  note(segment: Segment, position: number, lba: number, reason: string): void {
-    this.reads++;
-    if (this.#loggedFor.has(lba) || this.#loggedFor.size >= LOGGED_MAX) return;
-    this.#loggedFor.add(lba);
-    this.#log.error({ segment: segment.id, position, lba, reason }, 'a stored block can not be read');
-  }
-}
-
-const LOGGED_MAX = 1000;
