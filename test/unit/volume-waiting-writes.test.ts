@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { Arena } from '../../src/native/arena.js';
 import { FsStore } from '../../src/store/fs-store.js';
-import type { Store, StoreFile } from '../../src/store/store.js';
+import { gate, HookedStore, sleep } from '../support/hooked-store.js';
 import { BLOCK, patternBlock, VolumeHarness } from '../support/volume-harness.js';
 import { snapshotOf } from '../support/volume-parser.js';
 
@@ -14,76 +14,18 @@ async function copyAlive(from: string, to: string): Promise<void> {
   for (const [name, bytes] of await snapshotOf(from)) await writeFile(join(to, name), bytes);
 }
 
-const sleep = (ms: number) => new Promise((r) => setTimeout(r, ms));
-function gate() {
-  let open!: () => void;
-  const p = new Promise<void>((r) => {
-    open = r;
-  });
-  return { p, open };
-}
-class Wrap implements Store {
-  create0: (n: string) => Promise<void> = async () => {};
-  write0: (n: string, pos: number) => Promise<void> = async () => {};
-  static crash = false;
-  constructor(readonly s: FsStore) {}
-  get path() {
-    return this.s.path;
-  }
-  list() {
-    return this.s.list();
-  }
-  readSmall(n: string) {
-    return this.s.readSmall(n);
-  }
-  async replaceSmall(n: string, b: Uint8Array) {
-    if (Wrap.crash) throw new Error('killed');
-    return this.s.replaceSmall(n, b);
-  }
-  remove(n: string) {
-    return this.s.remove(n);
-  }
-  rename(a: string, b: string) {
-    return this.s.rename(a, b);
-  }
-  syncDirectory() {
-    return this.s.syncDirectory();
-  }
-  async create(n: string, x: number) {
-    await this.create0(n);
-    return this.w(await this.s.create(n, x));
-  }
-  async open(n: string, a: 'read' | 'write') {
-    return this.w(await this.s.open(n, a));
-  }
-  w(f: StoreFile): StoreFile {
-    return {
-      name: f.name,
-      fd: f.fd,
-      write: async (b, p) => {
-        await this.write0(f.name, p);
-        return f.write(b, p);
-      },
-      read: (b, p) => f.read(b, p),
-      sync: () => f.sync(),
-      truncate: (s) => f.truncate(s),
-      size: () => f.size(),
-      close: () => f.close(),
-    };
-  }
-}
 async function atSegmentEnd(body: (h: VolumeHarness, open: () => void) => Promise<void>) {
-  let s!: Wrap;
+  let s!: HookedStore;
   const h = await VolumeHarness.create({
     tuning: { sparesMax: 0, checkpointSlots: 1e6 },
-    store: async (p) => (s = new Wrap(await FsStore.open(p, { create: true }))),
+    store: async (p) => (s = new HookedStore(await FsStore.open(p, { create: true }))),
   });
   const g = gate();
   try {
     await h.write(500 * BLOCK, patternBlock(500, 1));
     await sleep(30);
-    s.create0 = async (n) => {
-      if (n.startsWith('seg-')) await g.p;
+    s.onCreate = async (n) => {
+      if (n.startsWith('seg-')) await g.opened;
     };
     for (let i = 1; ; i++) {
       h.io.bytes.set(patternBlock(i, 1));
@@ -124,19 +66,26 @@ it('what grows back reads as zeros, though a write was in flight', () =>
   }));
 
 it('opens after an opening that ended before its checkpoint', async () => {
-  let s!: Wrap;
+  let s!: HookedStore;
+  let crash = false;
   const image = await mkdtemp(join(tmpdir(), 'r1-')),
     image2 = await mkdtemp(join(tmpdir(), 'r1-'));
   const h = await VolumeHarness.create({
     tuning: { appendBuffers: 1, checkpointSlots: 1e6, bufferAgeMs: 1e8 },
-    store: async (p) => (s = new Wrap(await FsStore.open(p, { create: true }))),
+    store: async (p) => {
+      s = new HookedStore(await FsStore.open(p, { create: true }));
+      s.onReplace = async () => {
+        if (crash) throw new Error('killed');
+      };
+      return s;
+    },
   });
   try {
     await h.write(0, patternBlock(0, 1));
     await sleep(30);
     const g = gate();
-    s.write0 = async (n, pos) => {
-      if (n.startsWith('seg-') && pos > 0) await g.p;
+    s.onWrite = async (n, pos) => {
+      if (n.startsWith('seg-') && pos > 0) await g.opened;
     };
     for (let i = 1; i < 64; i++) await h.write(i * BLOCK, patternBlock(i, 1));
     h.io.bytes.set(patternBlock(64, 1));
@@ -147,9 +96,9 @@ it('opens after an opening that ended before its checkpoint', async () => {
     await c;
     await copyAlive(h.path, image); // kill -9
     await h.stop();
-    Wrap.crash = true;
+    crash = true;
     await expect(h.open(false, image)).rejects.toThrow('killed');
-    Wrap.crash = false;
+    crash = false;
     const v = await h.open(false, image);
     await h.write(0, patternBlock(0, 2));
     await v.flush();
