@@ -220,7 +220,7 @@ describe('when the keyring cannot be read', () => {
     unblock();
     await until('valid', async () => (await status(daemon, 'v')).state === 'valid', 5000);
     expect(await status(daemon, 'v')).toMatchObject({ reason: null, graceEndsAt: null });
-    expect(await metrics(daemon)).not.toContain('sealbd_key_grace_left_seconds{volume');
+    expect(await metrics(daemon)).not.toContain('sealbd_key_grace_left_seconds{volume="v"');
   });
 
   it('the volume stops when the grace period is over', async () => {
