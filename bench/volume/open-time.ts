@@ -35,6 +35,7 @@ import { MapRuns, type SegmentChange } from '../../src/volume/map-runs.js';
 import { SparePool } from '../../src/volume/spare-pool.js';
 import { defaultTuning, TAIL_MAX_FACTOR, type VolumeTuning } from '../../src/volume/tuning.js';
 import { Volume } from '../../src/volume/volume.js';
+import { VolumeKeys } from '../../src/volume/volume-keys.js';
 
 const BLOCKS = 13_100_000;
 const SIZE_BYTES = 10 * 2 ** 40;
@@ -94,7 +95,9 @@ async function build(path: string): Promise<void> {
   const dek = key();
   const segmentBytes = segmentFileBytes(SEGMENT_SLOTS);
   const spares = new SparePool({ store, segmentBytes, mapBytes: segmentBytes, sparesMax: 0, reserveMax: 0 });
-  const options = { store, uuid: UUID, deks: new Map([[DEK_ID, dek]]), activeDek: DEK_ID, spares, root };
+  const deks = new Map([[DEK_ID, dek]]);
+  const keys = new VolumeKeys({ suite: 2, deks, activeDek: DEK_ID });
+  const options = { store, uuid: UUID, deks, keys, spares, root };
   const files = new MapRuns(options);
   const runs = await files.extend([], [randomMap()], segments);
   await writeRoot(store, encodeRoot(UUID, { ...root, nextMapFileId: files.nextFileId, runs }, dek));

@@ -37,7 +37,7 @@ export type VolumeInfo = z.infer<typeof volumeInfoSchema>;
 
 export const dekStatusSchema = z.object({
   id: z.int(),
-  state: z.enum(['active', 'retired']),
+  state: z.enum(['active', 'retired', 'pending']),
   exposed: z.boolean(),
   createdAt: time,
   wrappedBy: z.string(),

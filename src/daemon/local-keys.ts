@@ -1,6 +1,7 @@
 /** Passphrase-protected copies of `local:` keys: out of the keyring and into it. */
 import { SealbdError } from '../base/errors.js';
 import type { RandomSource } from '../base/random.js';
+import { newestDek } from '../keys/superblock.js';
 import { openKeyFile, sealKeyFile } from '../kms/local/export-file.js';
 import type { Keyring } from '../kms/local/keyring.js';
 import { localKeyName } from '../kms/local/provider.js';
@@ -65,7 +66,7 @@ export class LocalKeys {
   async #resolve(given: string): Promise<string> {
     if (await this.#keyring.has(given)) return given;
     const superblock = this.#volumes.find(given)?.superblock;
-    const uri = superblock?.deks.find((dek) => dek.id === superblock.activeDek)?.keyUri;
+    const uri = superblock === undefined ? undefined : newestDek(superblock)?.keyUri;
     return uri?.startsWith('local:') ? localKeyName(uri) : given;
   }
 }

@@ -4,7 +4,7 @@
  */
 import type { Caller } from '../admin/backend.js';
 import { formatUuid } from '../base/random.js';
-import type { DekRecord, Superblock } from '../keys/superblock.js';
+import { type DekRecord, newestDek, type Superblock } from '../keys/superblock.js';
 import type { KeyState } from '../keys/watch-state.js';
 import type { ManagedVolume } from './managed-volume.js';
 
@@ -64,7 +64,7 @@ export function eventsSince(
     for (const dek of deks) events.push({ event: 'wrap', ...base, ...keyOf(dek) });
   }
   if (after.key !== undefined && after.key !== before.key) {
-    const active = deks.find((dek) => dek.id === superblock?.activeDek);
+    const active = superblock === undefined ? undefined : newestDek(superblock);
     const change = { from: before.key ?? null, to: after.key, reason: volume?.keyCheck?.reason ?? null };
     events.push({ event: 'key-state', ...base, ...(active === undefined ? {} : keyOf(active)), ...change });
   }

@@ -4,7 +4,7 @@ import { suiteName } from '../base/ciphers.js';
 import { BLOCK_BYTES } from '../base/limits.js';
 import { formatUuid } from '../base/random.js';
 import type { WatchTimes } from '../keys/key-watch.js';
-import type { DekRecord, Superblock } from '../keys/superblock.js';
+import { type DekRecord, newestDek } from '../keys/superblock.js';
 import type { ManagedVolume } from './managed-volume.js';
 import type { ClosedUsage } from './volume-files.js';
 
@@ -20,7 +20,7 @@ export function volumeView(volume: ManagedVolume, usage: ClosedUsage | undefined
     cipher: superblock === undefined ? null : suiteName(superblock.suite),
     state: volume.state,
     reason: volume.reason ?? (device === undefined ? null : (volume.keyCheck?.reason ?? null)),
-    keyUri: superblock === undefined ? null : (activeDek(superblock)?.keyUri ?? null),
+    keyUri: superblock === undefined ? null : (newestDek(superblock)?.keyUri ?? null),
     mappedBytes: stats?.mappedBytes ?? usage?.mappedBytes ?? null,
     storedBytes: stats?.storedBytes ?? usage?.storedBytes ?? 0,
     segments: stats?.segments ?? usage?.segments ?? 0,
@@ -32,7 +32,7 @@ export function volumeView(volume: ManagedVolume, usage: ClosedUsage | undefined
 /** Undefined for a volume without a key. `times` are the watchdog's, where it watches the key. */
 export function keyView(volume: ManagedVolume, times: WatchTimes | undefined): KeyStatus | undefined {
   const { superblock, keyCheck } = volume;
-  const active = superblock === undefined ? undefined : activeDek(superblock);
+  const active = superblock === undefined ? undefined : newestDek(superblock);
   if (superblock === undefined || active === undefined) return undefined;
   const byDek = volume.device?.segmentsByDek();
   return {
@@ -67,8 +67,4 @@ function dekView(
     segments: use?.segments ?? null,
     bytes: use?.bytes ?? null,
   };
-}
-
-function activeDek(superblock: Superblock): DekRecord | undefined {
-  return superblock.deks.find((dek) => dek.id === superblock.activeDek);
 }

@@ -1,4 +1,5 @@
 /** The unwrapped DEKs of one open volume, by id. Handles only; the bytes are in the addon's slots. */
+import { SealbdError } from '../base/errors.js';
 import { addon, type KeyHandle } from '../native/addon.js';
 
 export class DekRing {
@@ -14,6 +15,23 @@ export class DekRing {
     return this.#handles;
   }
 
+  /** Takes over one more handle. ESHUTDOWN, and wiped, where the ring was revoked meanwhile. */
+  add(id: number, handle: KeyHandle): void {
+    if (this.#revoked) {
+      wipe(handle);
+      throw new SealbdError('ESHUTDOWN', 'the keys of this volume were taken away');
+    }
+    this.#handles.set(id, handle);
+  }
+
+  /** Wipes one DEK, and all that was derived from it. */
+  drop(id: number): void {
+    const handle = this.#handles.get(id);
+    if (handle === undefined || this.#revoked) return;
+    this.#handles.delete(id);
+    wipe(handle);
+  }
+
   /**
    * Wipes every DEK and all that was derived from it, whoever still holds it. Jobs under way fail. The dead handles
    * stay listed, so that whoever comes late is told that the key was taken away, not that there never was one.
@@ -21,14 +39,16 @@ export class DekRing {
   revoke(): void {
     if (this.#revoked) return;
     this.#revoked = true;
-    for (const handle of this.#handles.values()) {
-      addon.keyRevoke(handle);
-      addon.keyRelease(handle);
-    }
+    for (const handle of this.#handles.values()) wipe(handle);
   }
 }
 
-/** The key that authenticates the metadata of a `none` volume: 32 zero bytes, public (docs/FORMAT.md). */
+function wipe(handle: KeyHandle): void {
+  addon.keyRevoke(handle);
+  addon.keyRelease(handle);
+}
+
+/** DEK 0, which authenticates the metadata of a `none` volume: 32 zero bytes, public (docs/FORMAT.md). */
 export function withPublicKey<T>(use: (key: KeyHandle) => T): T {
   const key = addon.keyImport(new Uint8Array(32));
   try {

@@ -1,10 +1,12 @@
-/** The two copies of a superblock as they lie in the store: read, judged without a key, written in order. */
+/** The two copies of a superblock as they lie in the store: read, judged without a key, replaced in order. */
 import { bytesEqual } from '../base/bytes.js';
 import { messageOf, SealbdError } from '../base/errors.js';
 import type { Store } from '../store/store.js';
 import { type DecodedSuperblock, decodeSuperblock } from './superblock.js';
 
 export const SUPERBLOCK_NAMES = ['superblock', 'superblock.bak'] as const;
+/** A superblock that is still to be proven. What a crash leaves of it counts for nothing. */
+export const CANDIDATE_NAME = 'superblock.new';
 type CopyName = (typeof SUPERBLOCK_NAMES)[number];
 
 export interface HeaderCopy {
@@ -50,6 +52,55 @@ export function newestCopy(found: HeaderCopies): HeaderCopy {
 /** Copy 2 is replaced only after copy 1 is durable. */
 export async function writeHeaderCopies(store: Store, bytes: Uint8Array): Promise<void> {
   for (const name of SUPERBLOCK_NAMES) await store.replaceSmall(name, bytes);
+}
+
+export interface Replacement {
+  /** Rejects where what was read back is not to be relied on; then nothing has changed. */
+  prove(written: DecodedSuperblock): Promise<void>;
+  /** Copy 1 is in place, and so the change holds. */
+  committed(): void;
+}
+
+/**
+ * Replaces both copies of a superblock on which data depends: the new one is made durable beside them, read back and
+ * proven; then that very file takes the place of copy 1, and copy 2 follows.
+ */
+export async function replaceHeaderCopies(
+  store: Store,
+  bytes: Uint8Array,
+  { prove, committed }: Replacement,
+): Promise<void> {
+  try {
+    await store.replaceSmall(CANDIDATE_NAME, bytes);
+    const written = await store.readSmall(CANDIDATE_NAME);
+    if (written === undefined || !bytesEqual(written, bytes))
+      throw new SealbdError('INTEGRITY', `${CANDIDATE_NAME} does not read back as it was written`);
+    await prove(decodeSuperblock(written));
+    await store.promoteSmall(CANDIDATE_NAME, 'superblock');
+  } catch (error) {
+    // Promoting may have failed after the rename. What can't be removed now is removed when the volume opens.
+    if (await isInPlace(store, bytes)) committed();
+    else await store.discardSmall(CANDIDATE_NAME).catch(() => undefined);
+    throw error;
+  }
+  committed();
+  await store.replaceSmall('superblock.bak', bytes);
+}
+
+async function isInPlace(store: Store, bytes: Uint8Array): Promise<boolean> {
+  try {
+    const present = await store.readSmall('superblock');
+    return present !== undefined && bytesEqual(present, bytes);
+  } catch {
+    return false; // The error that led here is the one to tell.
+  }
+}
+
+/** Removes what a crash left of a superblock that was never proven, or that was committed. True where there was one. */
+export async function discardCandidate(store: Store): Promise<boolean> {
+  if (!(await store.list()).includes(CANDIDATE_NAME)) return false;
+  await store.discardSmall(CANDIDATE_NAME);
+  return true;
 }
 
 /** Rewrites what is not the chosen copy already. Returns the names that were rewritten. */

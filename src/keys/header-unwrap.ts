@@ -3,7 +3,7 @@
 import { type Suite, suiteName } from '../base/ciphers.js';
 import { SealbdError } from '../base/errors.js';
 import { formatUuid } from '../base/random.js';
-import { KmsError, type WrapContext } from '../kms/provider.js';
+import { type KeyProvider, KmsError, type WrapContext } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { addon, type KeyHandle, SUITE_NONE } from '../native/addon.js';
 import { DekRing, withPublicKey } from './dek-ring.js';
@@ -21,7 +21,8 @@ import {
 export interface HeaderPins {
   readonly uuid?: string | undefined;
   readonly suite?: Suite | undefined;
-  readonly keyUri?: string | undefined;
+  /** One of these wraps every DEK. More than one while the volume moves from key to key. */
+  readonly keyUris?: readonly string[] | undefined;
 }
 
 /**
@@ -40,17 +41,23 @@ export async function unwrapHeader(
     for (const record of superblock.deks) {
       handles.set(record.id, await unwrapDek(superblock.uuid, record, providers));
     }
-    const authenticates =
-      superblock.suite === SUITE_NONE
-        ? withPublicKey((key) => superblockAuthenticates(decoded, key))
-        : superblockAuthenticates(decoded, handles.get(superblock.activeDek)!);
-    if (!authenticates)
-      throw new SealbdError('INTEGRITY', 'superblock: it does not authenticate under its own DEK');
+    assertAuthentic(decoded, handles);
     return new DekRing(handles);
   } catch (error) {
     for (const handle of handles.values()) addon.keyRelease(handle);
     throw error;
   }
+}
+
+/** INTEGRITY where the MAC is not that of the active DEK. */
+export function assertAuthentic(decoded: DecodedSuperblock, handles: ReadonlyMap<number, KeyHandle>): void {
+  const { activeDek } = decoded.superblock;
+  const authenticates =
+    activeDek === 0
+      ? withPublicKey((key) => superblockAuthenticates(decoded, key))
+      : superblockAuthenticates(decoded, handles.get(activeDek)!);
+  if (!authenticates)
+    throw new SealbdError('INTEGRITY', 'superblock: it does not authenticate under its own DEK');
 }
 
 async function unwrapDek(uuid: Uint8Array, record: DekRecord, providers: KeyProviders): Promise<KeyHandle> {
@@ -69,7 +76,7 @@ async function unwrapDek(uuid: Uint8Array, record: DekRecord, providers: KeyProv
 }
 
 /** A URI on the disk that this program does not know is damage (or a newer program's), not bad usage. */
-function openRecorded(providers: KeyProviders, uri: string) {
+export function openRecorded(providers: KeyProviders, uri: string): KeyProvider {
   try {
     return providers.open(uri);
   } catch (error) {
@@ -85,16 +92,19 @@ function assertPins({ superblock }: DecodedSuperblock, pins: HeaderPins): void {
     );
   };
   const uuid = formatUuid(superblock.uuid);
+  // Nothing proves a superblock under the public key, whatever suite it claims to be on its way to.
+  const suite = superblock.activeDek === 0 ? SUITE_NONE : superblock.suite;
   if (pins.uuid !== undefined && pins.uuid.toLowerCase() !== uuid) fail('uuid', pins.uuid, uuid);
-  if (pins.suite !== undefined && pins.suite !== superblock.suite) {
-    fail('cipher', suiteName(pins.suite), suiteName(superblock.suite));
+  if (pins.suite !== undefined && pins.suite !== suite) {
+    fail('cipher', suiteName(pins.suite), suiteName(suite));
   }
   // Anybody can make a `none` superblock, of any uuid: one that is not expected in so many words satisfies no pin.
-  if (superblock.suite === SUITE_NONE && pins.suite === undefined && pins.uuid !== undefined) {
+  if (suite === SUITE_NONE && pins.suite === undefined && pins.uuid !== undefined) {
     fail('uuid', `${pins.uuid} and no cipher`, 'the cipher none, which proves no uuid');
   }
-  if (superblock.suite === SUITE_NONE && pins.keyUri !== undefined) fail('key', pins.keyUri, 'none');
-  for (const dek of superblock.deks) {
-    if (pins.keyUri !== undefined && dek.keyUri !== pins.keyUri) fail('key', pins.keyUri, dek.keyUri);
-  }
+  const { keyUris } = pins;
+  if (keyUris === undefined) return;
+  if (suite === SUITE_NONE) fail('key', keyUris.join(' or '), 'none');
+  for (const { keyUri } of superblock.deks)
+    if (!keyUris.includes(keyUri)) fail('key', keyUris.join(' or '), keyUri);
 }

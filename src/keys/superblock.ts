@@ -2,7 +2,7 @@
  * The superblock's bytes (docs/FORMAT.md): identity, size and wrapped DEKs of a volume. Pure: no file, no key
  * service. Decoding checks structure and CRC; whether the MAC holds is the caller's question, once it has a DEK.
  *
- * magic `SBDSUP1\n` · version u16 · suite u8 · reserved u8 · DEK id u32 · uuid 16 · generation u64 · size u64 ·
+ * magic `SBDSUP1\n` · version u16 · suite u8 · flags u8 · DEK id u32 · uuid 16 · generation u64 · size u64 ·
  * created u64 · body length u32 · DEK records u32 · records · CRC32C u32 · MAC 16
  */
 import { ByteReader, ByteWriter } from '../base/bytes.js';
@@ -25,13 +25,22 @@ const MAC_BYTES = 16;
 export const UUID_BYTES = 16;
 export const CHECK_VALUE_BYTES = 16;
 const MAC_LABEL = 'sealbd/v1/superblock';
+const FLAG_REWRITING = 1;
+const FLAG_PLAIN = 2;
 const FLAG_EXPOSED = 1;
-const STATES = { 1: 'active', 2: 'retired' } as const;
+const STATES = { 1: 'active', 2: 'retired', 3: 'pending' } as const;
+const STATE_CODES = { active: 1, retired: 2, pending: 3 } as const;
+
+/**
+ * pending: proven, and about to be the active one; segments, map files and roots may be under it. active: seals what is
+ * new. retired: only opens what is old.
+ */
+export type DekState = keyof typeof STATE_CODES;
 
 export interface DekRecord {
   /** From 1; never used twice in a volume. */
   readonly id: number;
-  readonly state: 'active' | 'retired';
+  readonly state: DekState;
   /** It was wrapped by `local:` once: a copy of that directory still opens it. */
   readonly exposed: boolean;
   /** Unix ms. */
@@ -46,8 +55,12 @@ export interface DekRecord {
 export interface Superblock {
   /** Of new segments. */
   readonly suite: Suite;
-  /** Seals new segments and authenticates the superblock; 0 in `none`. */
+  /** Seals new segments and authenticates the superblock; 0, the public key, in `none` and until a first DEK is active. */
   readonly activeDek: number;
+  /** What is under other DEKs than the newest is being rewritten. */
+  readonly rewriting: boolean;
+  /** The volume was `none`: there may be segments in plaintext, and what is left of them is overwritten. */
+  readonly plain: boolean;
   readonly uuid: Uint8Array;
   readonly generation: number;
   readonly sizeBytes: number;
@@ -63,14 +76,20 @@ export interface DecodedSuperblock {
   readonly mac: Uint8Array;
 }
 
-/** `authenticator` is the key of `activeDek`: its slot, or the public zero key in `none`. */
+/** The DEK that seals what is new: the pending one of a rotation, else the active one. Undefined in `none`. */
+export function newestDek({ deks }: Superblock): DekRecord | undefined {
+  return deks.find((dek) => dek.state === 'pending') ?? deks.find((dek) => dek.state === 'active');
+}
+
+/** `authenticator` is the key of `activeDek`: its slot, or the public zero key where that is 0. */
 export function encodeSuperblock(superblock: Superblock, authenticator: KeyHandle): Buffer {
   assertConsistent(superblock, (problem) => new RangeError(`superblock: ${problem}`));
   const records = superblock.deks.map(encodeRecord);
   const bodyBytes = records.reduce((sum, record) => sum + record.length, 0);
   const bytes = Buffer.alloc(HEAD_BYTES + bodyBytes + CRC_BYTES + MAC_BYTES);
   const writer = new ByteWriter(bytes);
-  writer.text(MAGIC).u16(VERSION).u8(superblock.suite).zeros(1).u32(superblock.activeDek);
+  const flags = (superblock.rewriting ? FLAG_REWRITING : 0) | (superblock.plain ? FLAG_PLAIN : 0);
+  writer.text(MAGIC).u16(VERSION).u8(superblock.suite).u8(flags).u32(superblock.activeDek);
   writer
     .bytes(superblock.uuid)
     .u64(superblock.generation)
@@ -92,7 +111,9 @@ export function decodeSuperblock(bytes: Uint8Array): DecodedSuperblock {
   if (version !== VERSION) throw reader.error(`version ${version}, this program knows ${VERSION}`);
   checkCrc(bytes, reader);
   const suite = decodeSuite(reader);
-  reader.zeros(1);
+  const flags = reader.u8();
+  if ((flags & ~(FLAG_REWRITING | FLAG_PLAIN)) !== 0) throw reader.error(`unknown flags ${flags}`);
+  const [rewriting, plain] = [(flags & FLAG_REWRITING) !== 0, (flags & FLAG_PLAIN) !== 0];
   const activeDek = reader.u32();
   const uuid = Uint8Array.from(reader.bytes(UUID_BYTES));
   const [generation, sizeBytes, createdAt] = [reader.u64(), reader.u64(), reader.u64()];
@@ -104,7 +125,7 @@ export function decodeSuperblock(bytes: Uint8Array): DecodedSuperblock {
   const deks: DekRecord[] = [];
   for (let i = 0; i < count; i += 1) deks.push(decodeRecord(reader));
   if (reader.remaining !== CRC_BYTES + MAC_BYTES) throw reader.error('wrong body length');
-  const superblock = { suite, activeDek, uuid, generation, sizeBytes, createdAt, deks };
+  const superblock = { suite, activeDek, rewriting, plain, uuid, generation, sizeBytes, createdAt, deks };
   assertConsistent(superblock, (problem) => reader.error(problem));
   const covered = bytes.subarray(0, bytes.length - MAC_BYTES);
   return { superblock, covered, mac: bytes.subarray(bytes.length - MAC_BYTES) };
@@ -142,10 +163,7 @@ function encodeRecord(record: DekRecord): Uint8Array {
     throw new RangeError('superblock: a key string is too long');
   const length = fields.reduce((sum, field) => sum + 2 + field.length, RECORD_FIXED_BYTES);
   const writer = new ByteWriter(length);
-  writer
-    .u32(length)
-    .u32(record.id)
-    .u8(record.state === 'active' ? 1 : 2);
+  writer.u32(length).u32(record.id).u8(STATE_CODES[record.state]);
   writer
     .u8(record.exposed ? FLAG_EXPOSED : 0)
     .zeros(2)
@@ -207,9 +225,19 @@ function assertConsistent(superblock: Superblock, fail: (problem: string) => Err
   }
   const ids = deks.map((dek) => dek.id);
   if (new Set(ids).size !== ids.length || ids.includes(0)) throw fail('DEK ids must differ and not be 0');
-  const active = deks.filter((dek) => dek.state === 'active').map((dek) => dek.id);
-  const wanted = suite === SUITE_NONE ? [] : [activeDek];
-  if (active.length !== wanted.length || active[0] !== wanted[0])
-    throw fail('one DEK must be active, the named one');
-  if (suite === SUITE_NONE && (activeDek !== 0 || deks.length > 0)) throw fail('a `none` volume has no DEK');
+  const idsOf = (state: DekState) => deks.filter((dek) => dek.state === state).map((dek) => dek.id);
+  const [active, pending] = [idsOf('active'), idsOf('pending')];
+  if (suite === SUITE_NONE) {
+    const blank = activeDek === 0 && deks.length === 0 && !superblock.plain && !superblock.rewriting;
+    if (!blank) throw fail('a `none` volume has no DEK, and nothing to rewrite');
+    return;
+  }
+  if (pending.length > 1) throw fail('more than one DEK is pending');
+  if (activeDek === 0) {
+    // The step from `none` to the first DEK.
+    if (deks.length !== 1 || pending.length !== 1 || !superblock.plain) throw fail('no DEK is active');
+    return;
+  }
+  if (active.length !== 1 || active[0] !== activeDek) throw fail('one DEK must be active, the named one');
+  if (Math.max(...ids) !== (pending[0] ?? activeDek)) throw fail('the newest DEK is not the one in use');
 }

@@ -5,6 +5,7 @@
 import type { Suite } from '../base/ciphers.js';
 import type { Clock } from '../base/clock.js';
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
+import { DEKS_PER_VOLUME_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { type RandomSource, randomUuid } from '../base/random.js';
 import { KmsError } from '../kms/provider.js';
@@ -13,12 +14,14 @@ import { addon, type KeyHandle, SUITE_NONE } from '../native/addon.js';
 import type { Store } from '../store/store.js';
 import { DekRing, withPublicKey } from './dek-ring.js';
 import {
+  discardCandidate,
   type HeaderCopies,
   readHeaderCopies,
   repairHeaderCopies,
+  replaceHeaderCopies,
   writeHeaderCopies,
 } from './header-copies.js';
-import { type HeaderPins, unwrapHeader } from './header-unwrap.js';
+import { assertAuthentic, type HeaderPins, unwrapHeader } from './header-unwrap.js';
 import { checkValueOf, type DekRecord, encodeSuperblock, type Superblock } from './superblock.js';
 
 const FIRST_DEK = 1;
@@ -32,6 +35,16 @@ export interface CreateHeaderOptions {
   readonly suite: Suite;
   /** Ignored by the `none` suite. */
   readonly keyUri: string;
+}
+
+export interface AddDekOptions {
+  readonly providers: KeyProviders;
+  readonly clock: Clock;
+  readonly keyUri: string;
+  /** What is under other DEKs is to be rewritten; noted in the same step, so that a crash does not forget it. */
+  readonly rewrite: boolean;
+  /** Of new segments, where it changes: the conversion of a `none` volume. */
+  readonly suite?: Suite;
 }
 
 export interface OpenHeaderOptions {
@@ -68,9 +81,14 @@ export class VolumeHeader {
     const ring = new DekRing(suite === SUITE_NONE ? new Map() : new Map([[FIRST_DEK, addon.keyGenerate()]]));
     try {
       const deks: DekRecord[] = [];
-      for (const [id, handle] of ring.handles) deks.push(await wrapNew(options, uuid, id, handle, createdAt));
+      if (suite !== SUITE_NONE) await options.providers.open(options.keyUri).ensure();
+      for (const [id, handle] of ring.handles) {
+        const wrapped = await wrapNew(options, uuid, id, handle);
+        deks.push({ ...wrapped, state: 'active', createdAt });
+      }
       const activeDek = suite === SUITE_NONE ? 0 : FIRST_DEK;
-      const superblock: Superblock = { suite, activeDek, uuid, generation: 1, sizeBytes, createdAt, deks };
+      const identity = { suite, activeDek, uuid, generation: 1, sizeBytes, createdAt };
+      const superblock: Superblock = { ...identity, rewriting: false, plain: false, deks };
       await writeHeaderCopies(store, encode(superblock, ring));
       return new VolumeHeader(store, superblock, ring);
     } catch (error) {
@@ -102,13 +120,82 @@ export class VolumeHeader {
     throw failureOf(found, failures);
   }
 
-  /** Writes a changed superblock, one generation up. Where it throws after copy 1 was written, the change holds. */
-  async update(change: Partial<Omit<Superblock, 'generation' | 'uuid'>>): Promise<void> {
+  /**
+   * Puts a changed superblock in place, one generation up, once what lies on the disk has proven to be readable; `prove`
+   * asks for more than its MAC. Where it throws after copy 1 was written, the change holds.
+   */
+  async update(
+    change: Partial<Omit<Superblock, 'generation' | 'uuid'>>,
+    prove: (written: Superblock) => Promise<void> = async () => undefined,
+  ): Promise<void> {
     const next: Superblock = { ...this.#superblock, ...change, generation: this.#superblock.generation + 1 };
-    const bytes = encode(next, this.#ring);
-    await this.#store.replaceSmall('superblock', bytes);
-    this.#superblock = next;
-    await this.#store.replaceSmall('superblock.bak', bytes);
+    await replaceHeaderCopies(this.#store, encode(next, this.#ring), {
+      prove: async (written) => {
+        assertAuthentic(written, this.#ring.handles);
+        await prove(written.superblock);
+      },
+      committed: () => {
+        this.#superblock = next;
+      },
+    });
+  }
+
+  /** The DEK of a rotation that is not over: new segments and roots may be under it. */
+  get pending(): DekRecord | undefined {
+    return this.#superblock.deks.find((dek) => dek.state === 'pending');
+  }
+
+  /**
+   * Makes a DEK, proves its wrap and puts it into the superblock as pending. CONFLICT where one is pending already.
+   * What throws leaves the header as it was, unless copy 1 was written: then it is pending.
+   */
+  async addPending(options: AddDekOptions): Promise<DekRecord> {
+    const { deks, uuid, suite, plain } = this.#superblock;
+    if (this.pending !== undefined) throw new SealbdError('CONFLICT', `DEK ${this.pending.id} is pending`);
+    if (deks.length >= DEKS_PER_VOLUME_MAX)
+      throw new SealbdError(
+        'CONFLICT',
+        `the volume has ${deks.length} DEKs; re-encryption lets go of the old`,
+      );
+    const id = Math.max(FIRST_DEK - 1, ...deks.map((dek) => dek.id)) + 1;
+    const handle = addon.keyGenerate();
+    let added = false;
+    try {
+      const wrapped = await wrapNew(options, uuid, id, handle);
+      const record: DekRecord = { ...wrapped, state: 'pending', createdAt: options.clock.now() };
+      this.#ring.add(id, handle);
+      added = true;
+      await this.update({
+        deks: [...deks, record],
+        rewriting: options.rewrite,
+        suite: options.suite ?? suite,
+        plain: plain || suite === SUITE_NONE,
+      });
+      return record;
+    } catch (error) {
+      if (!added) addon.keyRelease(handle);
+      else if (!this.#superblock.deks.some((dek) => dek.id === id)) this.#ring.drop(id);
+      throw error;
+    }
+  }
+
+  /** The pending DEK becomes the active one, which authenticates the superblock from now on; the active one retires. */
+  async activatePending(): Promise<void> {
+    const { pending } = this;
+    if (pending === undefined) return;
+    const deks = this.#superblock.deks.map((dek): DekRecord => {
+      return { ...dek, state: dek.id === pending.id ? 'active' : 'retired' };
+    });
+    await this.update({ deks, activeDek: pending.id });
+  }
+
+  /** Nothing names the retired DEKs any more: their wrapped copies leave the superblock, then their slots are wiped. */
+  async dropRetired(): Promise<number[]> {
+    const retired = this.#superblock.deks.filter((dek) => dek.state === 'retired').map((dek) => dek.id);
+    const deks = this.#superblock.deks.filter((dek) => dek.state !== 'retired');
+    await this.update({ deks, rewriting: false, plain: false });
+    for (const id of retired) this.#ring.drop(id);
+    return retired;
   }
 
   /** Wipes the DEKs. The header is of no further use. */
@@ -117,38 +204,26 @@ export class VolumeHeader {
   }
 }
 
+/** Wraps a new DEK, and opens the wrap again: nothing may depend on a copy that was never opened. */
 async function wrapNew(
-  options: CreateHeaderOptions,
+  options: Pick<CreateHeaderOptions, 'providers' | 'keyUri'>,
   uuid: Uint8Array,
   id: number,
   handle: KeyHandle,
-  createdAt: number,
-): Promise<DekRecord> {
+): Promise<Omit<DekRecord, 'state' | 'createdAt'>> {
   const { providers, keyUri } = options;
   const provider = providers.open(keyUri);
   const exposed = providers.exposes(keyUri);
   const context = { volumeUuid: uuid, dekId: id, exposed };
-  await provider.ensure();
   const wrapped = await provider.wrap(handle, context);
-  // Nothing may depend on a copy that was never opened.
   await provider.check(wrapped, context, handle);
   const { blob, resolvedKeyId, keyVersion } = wrapped;
   const checkValue = checkValueOf(handle, uuid, id);
-  return {
-    id,
-    state: 'active',
-    exposed,
-    createdAt,
-    checkValue,
-    keyUri,
-    resolvedKeyId,
-    keyVersion,
-    wrapped: blob,
-  };
+  return { id, exposed, checkValue, keyUri, resolvedKeyId, keyVersion, wrapped: blob };
 }
 
 function encode(superblock: Superblock, ring: DekRing): Buffer {
-  if (superblock.suite === SUITE_NONE) return withPublicKey((key) => encodeSuperblock(superblock, key));
+  if (superblock.activeDek === 0) return withPublicKey((key) => encodeSuperblock(superblock, key));
   return encodeSuperblock(superblock, ring.handles.get(superblock.activeDek)!);
 }
 
@@ -162,6 +237,7 @@ async function repair(
   try {
     const rewritten = await repairHeaderCopies(store, found, chosen);
     if (rewritten.length > 0) log.warn({ rewritten, problems: found.problems }, 'repaired a superblock copy');
+    if (await discardCandidate(store)) log.info({}, 'removed a superblock that a crash left unfinished');
   } catch (error) {
     log.error(
       { reason: messageOf(error) },

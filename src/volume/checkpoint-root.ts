@@ -72,17 +72,17 @@ export function encodeRoot(uuid: Uint8Array, root: CheckpointRoot, dek: KeyHandl
   return bytes;
 }
 
-/** The DEK that new metadata is authenticated with. */
-export interface ActiveDek {
-  readonly id: number;
-  readonly key: KeyHandle;
+/** Which DEKs make a root, with their handles. */
+export interface RootKeys {
+  readonly handles: ReadonlyMap<number, KeyHandle>;
+  trusts(id: number): boolean;
 }
 
 /**
- * Throws INTEGRITY unless the root is of this volume and authenticates under its active DEK: whoever knows a retired
- * one must not be able to make a root.
+ * Throws INTEGRITY unless the root is of this volume and authenticates under a DEK that is trusted with it: whoever knows
+ * a retired one must not be able to make a root.
  */
-export function decodeRoot(bytes: Uint8Array, uuid: Uint8Array, active: ActiveDek): CheckpointRoot {
+export function decodeRoot(bytes: Uint8Array, uuid: Uint8Array, keys: RootKeys): CheckpointRoot {
   const reader = new ByteReader(bytes, 'checkpoint');
   reader.expect(MAGIC);
   const version = reader.u16();
@@ -107,8 +107,9 @@ export function decodeRoot(bytes: Uint8Array, uuid: Uint8Array, active: ActiveDe
   const covered = bytes.subarray(0, reader.offset);
   const mac = reader.bytes(MAC_BYTES);
   reader.end();
-  if (dekId !== active.id) throw reader.error(`is under DEK ${dekId}, not under the active ${active.id}`);
-  if (!addon.keyMacVerify(active.key, LABEL, uuid, covered, mac)) throw reader.error('does not authenticate');
+  const key = keys.trusts(dekId) ? keys.handles.get(dekId) : undefined;
+  if (key === undefined) throw reader.error(`is under DEK ${dekId}, not under the active one`);
+  if (!addon.keyMacVerify(key, LABEL, uuid, covered, mac)) throw reader.error('does not authenticate');
   return { ...fixed, ...sizes, runs };
 }
 
@@ -142,7 +143,7 @@ export interface RootCopies {
 export async function readRoot(
   store: Store,
   uuid: Uint8Array,
-  active: ActiveDek,
+  keys: RootKeys,
   log: Logger,
 ): Promise<RootCopies> {
   const mapFiles = new Set<number>();
@@ -154,7 +155,7 @@ export async function readRoot(
       const bytes = await store.readSmall(name);
       contents.push(bytes);
       if (bytes === undefined) throw new SealbdError('INTEGRITY', 'checkpoint: missing');
-      const root = decodeRoot(bytes, uuid, active);
+      const root = decodeRoot(bytes, uuid, keys);
       for (const run of root.runs) mapFiles.add(run.fileId);
       if (best === undefined || root.generation > best.generation) best = root;
     } catch (error) {

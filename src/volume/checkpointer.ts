@@ -9,7 +9,7 @@ import { isDiskFull } from '../store/disk-full.js';
 import type { Store } from '../store/store.js';
 import type { BlockMap } from './block-map.js';
 import { ChangeLog } from './change-log.js';
-import { type ActiveDek, type CheckpointRoot, encodeRoot, readRoot, writeRoot } from './checkpoint-root.js';
+import { type CheckpointRoot, encodeRoot, readRoot, writeRoot } from './checkpoint-root.js';
 import { Committer } from './committer.js';
 import type { Compactor } from './compactor.js';
 import type { HeadCut, HeadLog } from './head-log.js';
@@ -17,12 +17,13 @@ import { MapRuns, type SegmentChange } from './map-runs.js';
 import type { SegmentFactory } from './segment-factory.js';
 import type { SegmentTable } from './segment-table.js';
 import type { SparePool } from './spare-pool.js';
+import type { VolumeKeys } from './volume-keys.js';
 
 export interface CheckpointerOptions {
   readonly store: Store;
   readonly uuid: Uint8Array;
   readonly deks: ReadonlyMap<number, KeyHandle>;
-  readonly activeDek: number;
+  readonly keys: VolumeKeys;
   readonly map: BlockMap;
   readonly table: SegmentTable;
   readonly handles: SegmentHandles;
@@ -258,11 +259,11 @@ export class Checkpointer {
   }
 
   async #publish(cut: Cut): Promise<void> {
-    const { store, uuid } = this.#options;
-    const active = this.#active();
+    const { store, uuid, keys } = this.#options;
+    const { id: dekId, key } = keys.sealing;
     const runs = await this.#runs.extend(this.#root.runs, [...this.#uncovered, cut.changes], cut.segments);
     const root: CheckpointRoot = {
-      dekId: active.id,
+      dekId,
       generation: ++this.#generation,
       lastSequence: cut.head.lastSequence,
       nextSegmentId: cut.nextSegmentId,
@@ -277,30 +278,25 @@ export class Checkpointer {
     if (this.#closed) throw new SealbdError('ESHUTDOWN', 'the volume is closed');
     this.#publishing = true;
     try {
-      await writeRoot(store, encodeRoot(uuid, root, active.key));
+      await writeRoot(store, encodeRoot(uuid, root, key));
     } finally {
       this.#publishing = false;
     }
     this.#root = root;
   }
 
-  #active(): ActiveDek {
-    const { deks, activeDek: id } = this.#options;
-    const key = deks.get(id);
-    if (key === undefined) throw new SealbdError('FAILED', `DEK ${id} is not there`);
-    return { id, key };
-  }
-
   /** The root that names this segment no more is durable: its file may be used again once nobody reads it. */
   async #retire(segment: Segment): Promise<void> {
-    const { table, handles, spares } = this.#options;
+    const { table, handles, spares, keys } = this.#options;
     while (segment.pins > 0) await sleep(this.#options.clock, PIN_WAIT_MS);
     table.remove(segment);
     this.#recorded.delete(segment);
     await handles.drop(segment);
+    const name = segmentFileName(segment.id);
     try {
-      // Plaintext never waits in a spare; a lost segment has no file to reuse.
-      await spares.put(segmentFileName(segment.id), segment.suite !== 0 && segment.lost === undefined);
+      if (keys.erases(segment)) await spares.erase(name);
+      // A lost segment has no file to reuse.
+      else await spares.put(name, keys.recycles(segment) && segment.lost === undefined);
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw error;
     }
@@ -314,11 +310,11 @@ export class Checkpointer {
   }
 
   async #verifyRoot(): Promise<string[]> {
-    const { store, uuid, log } = this.#options;
+    const { store, uuid, keys, log } = this.#options;
     for (;;) {
       const generation = this.#generation;
       try {
-        const { intact } = await readRoot(store, uuid, this.#active(), log);
+        const { intact } = await readRoot(store, uuid, keys, log);
         if (intact) return [];
         // While a checkpoint is published its copies differ for an instant.
         if (generation === this.#generation && !this.#publishing) {
@@ -341,6 +337,11 @@ export class Checkpointer {
   /** Resolves when no checkpoint runs. */
   idle(): Promise<void> {
     return this.#group.idle();
+  }
+
+  /** The last durable root is under this DEK, and so is every map file that it names. */
+  isUnder(dekId: number): boolean {
+    return this.#root.dekId === dekId && this.#root.runs.every((run) => run.dekId === dekId);
   }
 
   /** No further checkpoint starts by itself, and nobody waits for one. */

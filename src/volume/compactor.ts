@@ -16,6 +16,7 @@ import type { BlockMap } from './block-map.js';
 import type { SegmentFactory } from './segment-factory.js';
 import { readIndexLbas } from './segment-index.js';
 import type { SegmentTable } from './segment-table.js';
+import type { VolumeKeys } from './volume-keys.js';
 
 export interface CompactorOptions {
   readonly map: BlockMap;
@@ -25,6 +26,7 @@ export interface CompactorOptions {
   readonly writer: WriterContext;
   readonly cipher: CipherPool;
   readonly deks: ReadonlyMap<number, KeyHandle>;
+  readonly keys: VolumeKeys;
   readonly clock: Clock;
   readonly log: Logger;
   readonly segmentSlots: number;
@@ -45,6 +47,14 @@ export interface CompactorOptions {
 const LIVE_RATIO_MAX = 0.95;
 /** Idle time for each unit of work while clients are active: compaction then takes a quarter of one thread. */
 const FOREGROUND_STRETCH = 3;
+
+/** How a round goes about its work. */
+interface Pace {
+  /** Clients wait for it: it does not give way to them. */
+  readonly urgent: boolean;
+  readonly signal?: AbortSignal;
+  readonly onChunk?: () => void;
+}
 
 interface LiveSlot {
   readonly slot: number;
@@ -91,21 +101,55 @@ export class Compactor {
 
   /** Compacts the emptiest segments, up to a new segment's worth; false where none is worth it. */
   round(urgent: boolean): Promise<boolean> {
-    this.#working ??= this.#round(urgent).finally(() => {
+    this.#working ??= this.#round(() => this.#mostlyDead(), { urgent }).finally(() => {
       this.#working = undefined;
     });
     return this.#working;
   }
 
-  async #round(urgent: boolean): Promise<boolean> {
+  /**
+   * Moves what segments under other DEKs than the sealing one hold, up to a new segment's worth; false where no segment
+   * is left that can be moved.
+   */
+  async rewriteRound(signal: AbortSignal, onChunk: () => void): Promise<boolean> {
+    while (this.#working !== undefined) await this.#working.catch(() => undefined); // Told to who started it.
+    if (this.#stopped) throw new SealbdError('ESHUTDOWN', 'the volume is closed');
+    this.#working = this.#rewriteRound(signal, onChunk).finally(() => {
+      this.#working = undefined;
+    });
+    return this.#working;
+  }
+
+  async #rewriteRound(signal: AbortSignal, onChunk: () => void): Promise<boolean> {
+    if (this.#writer !== undefined && !this.#isSealing(this.#writer.segment)) await this.#sealWriter();
+    const foreign = () => this.#movable().filter((segment) => !this.#isSealing(segment));
+    return this.#round(foreign, { urgent: false, signal, onChunk });
+  }
+
+  #isSealing(segment: Segment): boolean {
+    return segment.dekId === this.#options.keys.sealing.id;
+  }
+
+  /** Blocks under other DEKs that can't be moved, since they do not authenticate or their segment is lost. */
+  stuck(): Segment[] {
+    return [...this.#options.table.all()].filter((segment) => {
+      return (
+        !this.#isSealing(segment) &&
+        (this.#damaged.has(segment) || segment.lost !== undefined) &&
+        segment.live > 0
+      );
+    });
+  }
+
+  async #round(victims: () => readonly Segment[], pace: Pace): Promise<boolean> {
     const before = this.movedBlocks;
     let chosen = 0;
     try {
-      for (const victim of this.#victims()) {
-        if (this.#stopped || chosen >= this.#options.segmentSlots) break;
+      for (const victim of victims()) {
+        if (this.#stopped || pace.signal?.aborted || chosen >= this.#options.segmentSlots) break;
         if (victim.live === 0 || this.#options.isBusy(victim)) continue;
         chosen += victim.live;
-        await this.#compact(victim, urgent);
+        await this.#compact(victim, pace);
       }
     } catch (error) {
       // What was moved before the disk was full counts: a checkpoint lets go of its sources.
@@ -114,19 +158,22 @@ export class Compactor {
     return chosen > 0;
   }
 
-  #victims(): Segment[] {
-    const worth = [...this.#options.table.all()].filter(
+  #mostlyDead(): Segment[] {
+    const worth = this.#movable().filter((segment) => segment.live <= segment.slots * LIVE_RATIO_MAX);
+    return worth.sort((a, b) => a.live / a.slots - b.live / b.slots);
+  }
+
+  #movable(): Segment[] {
+    return [...this.#options.table.all()].filter(
       (segment) =>
         segment.sealed &&
         segment.lost === undefined &&
         segment.live > 0 &&
-        segment.live <= segment.slots * LIVE_RATIO_MAX &&
         segment.buffers.length === 0 &&
         !this.#damaged.has(segment) &&
         !this.uses(segment) &&
         !this.#options.isBusy(segment),
     );
-    return worth.sort((a, b) => a.live / a.slots - b.live / b.slots);
   }
 
   #garbageRatio(): number {
@@ -141,19 +188,20 @@ export class Compactor {
     return slots - live < this.#options.segmentSlots ? 0 : (slots - live) / slots;
   }
 
-  async #compact(victim: Segment, urgent: boolean): Promise<void> {
+  async #compact(victim: Segment, { urgent, signal, onChunk }: Pace): Promise<void> {
     const { handles, deks } = this.#options;
     victim.pins++;
     this.#victim = victim;
     try {
       const file = await handles.file(victim);
       const lbas = await readIndexLbas(victim, file, deks);
-      for (let from = 0; from < victim.slots && !this.#stopped; from += BUFFER_SLOTS) {
+      for (let from = 0; from < victim.slots && !this.#stopped && !signal?.aborted; from += BUFFER_SLOTS) {
         const started = this.#options.clock.monotonic();
         const requests = this.#options.foregroundRequests();
         await this.#chunk(victim, file, from, Math.min(BUFFER_SLOTS, victim.slots - from), lbas);
         const busy = this.#options.foregroundRequests() !== requests && !urgent;
         const worked = this.#options.clock.monotonic() - started;
+        onChunk?.();
         if (busy) await sleep(this.#options.clock, worked * FOREGROUND_STRETCH);
       }
     } finally {
@@ -265,7 +313,8 @@ export class Compactor {
   }
 
   async #openWriter(): Promise<SegmentWriter> {
-    if (this.#writer !== undefined && !this.#writer.full) return this.#writer;
+    const open = this.#writer;
+    if (open !== undefined && !open.full && this.#isSealing(open.segment)) return open;
     await this.#sealWriter();
     // Compaction is what frees space: on a full disk it may use the reserve.
     const { factory, writer } = this.#options;

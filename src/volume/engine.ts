@@ -3,9 +3,9 @@ import type { Clock } from '../base/clock.js';
 import { isSealbdError, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
-import { addon, type KeyHandle } from '../native/addon.js';
+import type { KeyHandle } from '../native/addon.js';
 import { AppendBufferPool } from '../segment/append-buffer.js';
-import { parseSegmentFileName, type SuiteId, segmentFileBytes, segmentFileName } from '../segment/format.js';
+import { parseSegmentFileName, segmentFileBytes, segmentFileName } from '../segment/format.js';
 import type { Segment } from '../segment/segment.js';
 import { SegmentHandles } from '../segment/segment-handles.js';
 import { metadataMac } from '../segment/segment-mac.js';
@@ -14,7 +14,7 @@ import type { WriterContext } from '../segment/segment-writer.js';
 import { isDiskFull } from '../store/disk-full.js';
 import type { Store } from '../store/store.js';
 import { BlockMap, UNMAPPED } from './block-map.js';
-import { type ActiveDek, type CheckpointRoot, readRoot } from './checkpoint-root.js';
+import { type CheckpointRoot, readRoot } from './checkpoint-root.js';
 import { Checkpointer } from './checkpointer.js';
 import { Committer } from './committer.js';
 import { Compactor } from './compactor.js';
@@ -27,13 +27,12 @@ import { SegmentFactory } from './segment-factory.js';
 import { SegmentTable } from './segment-table.js';
 import { SparePool } from './spare-pool.js';
 import { TAIL_MAX_FACTOR, type VolumeTuning } from './tuning.js';
+import type { VolumeKeys } from './volume-keys.js';
 
 export interface EngineOptions {
   readonly name: string;
   readonly uuid: Uint8Array;
-  readonly suite: SuiteId;
-  readonly deks: ReadonlyMap<number, KeyHandle>;
-  readonly activeDek: number;
+  readonly keys: VolumeKeys;
   readonly store: Store;
   readonly cipher: CipherPool;
   readonly clock: Clock;
@@ -57,12 +56,13 @@ export interface Engine {
   readonly checkpointer: Checkpointer;
   readonly compactor: Compactor;
   readonly damage: DamageLog;
+  readonly keys: VolumeKeys;
+  readonly spares: SparePool;
   /** Closes everything. `clean`: after a last commit and checkpoint; otherwise what is on disk stays as it is. */
   close(clean: boolean): Promise<void>;
 }
 
 const MOVE_BUFFERS = 2;
-const PUBLIC_KEY_BYTES = 32;
 
 const EMPTY_ROOT: CheckpointRoot = {
   dekId: 0,
@@ -78,19 +78,19 @@ const EMPTY_ROOT: CheckpointRoot = {
   runs: [],
 };
 
+/** Takes over `options.keys`: they are released with the engine. */
 export async function openEngine(options: EngineOptions): Promise<Engine> {
-  const publicKey = options.suite === 0 ? addon.keyImport(new Uint8Array(PUBLIC_KEY_BYTES)) : undefined;
-  // Only a `none` volume knows the public key: nothing may be authenticated with it in any other.
-  const deks = publicKey === undefined ? options.deks : new Map([...options.deks, [0, publicKey]]);
   let loaded: Loaded;
   try {
-    loaded = await load({ ...options, deks });
+    loaded = await load(options);
   } catch (error) {
-    if (publicKey !== undefined) addon.keyRelease(publicKey);
+    options.keys.release();
     throw error;
   }
-  return assemble({ ...options, deks }, loaded, publicKey);
+  return assemble({ ...options, deks: options.keys.handles }, loaded);
 }
+
+type EngineContext = EngineOptions & { readonly deks: ReadonlyMap<number, KeyHandle> };
 
 interface Loaded {
   readonly root: CheckpointRoot;
@@ -105,20 +105,14 @@ interface Loaded {
   readonly names: readonly string[];
 }
 
-function activeDekOf({ deks, activeDek }: EngineOptions): ActiveDek {
-  const key = deks.get(activeDek);
-  if (key === undefined)
-    throw new SealbdError('INTEGRITY', `the active DEK ${activeDek} is not among those unwrapped`);
-  return { id: activeDek, key };
-}
-
 /** Reads root, runs and tail: the state of the volume in memory. Changes nothing on disk. */
 async function load(options: EngineOptions): Promise<Loaded> {
-  const { store, uuid, deks, log, tuning } = options;
+  const { store, uuid, keys, log, tuning } = options;
+  const deks = keys.handles;
   const names = await store.list();
   const known = options.fresh
     ? { root: EMPTY_ROOT, intact: false, mapFiles: new Set<number>() }
-    : await readRoot(store, uuid, activeDekOf(options), log);
+    : await readRoot(store, uuid, keys, log);
   const map = new BlockMap(tuning.mapBytesMax);
   const table = new SegmentTable();
   await loadRuns({ store, uuid, deks }, known.root.runs, map, table);
@@ -130,6 +124,7 @@ async function load(options: EngineOptions): Promise<Loaded> {
   const recovery = await replayTail(
     {
       ...options,
+      deks,
       root: known.root,
       table,
       onData(lba, blocks, slot) {
@@ -160,12 +155,8 @@ function markLost(table: SegmentTable, names: readonly string[], log: Logger): v
   }
 }
 
-async function assemble(
-  options: EngineOptions,
-  loaded: Loaded,
-  publicKey: KeyHandle | undefined,
-): Promise<Engine> {
-  const { store, deks, tuning, clock, log, cipher } = options;
+async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine> {
+  const { store, deks, keys, tuning, clock, log, cipher } = options;
   const { map, table, recovery } = loaded;
   const damage = new DamageLog(log);
   const handles = new SegmentHandles(store, deks, tuning.handlesMax);
@@ -276,6 +267,8 @@ async function assemble(
     checkpointer,
     compactor,
     damage,
+    keys,
+    spares,
     close: (clean) => close(clean),
   };
 
@@ -288,7 +281,7 @@ async function assemble(
       if (unused !== undefined) {
         await handles.drop(unused.segment);
         table.remove(unused.segment);
-        await spares.put(segmentFileName(unused.segment.id), unused.segment.suite !== 0);
+        await spares.put(segmentFileName(unused.segment.id), keys.recycles(unused.segment));
       }
       // What runs in the background must be over before somebody else opens the volume.
       await checkpointer.idle();
@@ -307,12 +300,12 @@ async function assemble(
     mover.buffers.freeIdle();
     compactor.free();
     path.free();
-    if (publicKey !== undefined) addon.keyRelease(publicKey);
+    keys.release();
   }
 }
 
 function writerContext(
-  options: EngineOptions,
+  options: EngineContext,
   buffers: AppendBufferPool,
   poolSealBytes: number,
   onFailure: (error: unknown) => void,
@@ -329,7 +322,7 @@ async function settle(
   checkpointer: Checkpointer,
   head: HeadLog,
 ): Promise<void> {
-  const { store } = options;
+  const { store, keys } = options;
   const { recovery, root, mapFiles, changes, names, table } = loaded;
   for (const segment of recovery.replayed) {
     const file = await store.open(segmentFileName(segment.id), 'write');
@@ -342,6 +335,7 @@ async function settle(
   }
   for (const change of changes) checkpointer.note(...change);
   await spares.adopt(names);
+  await spares.purge(keys.sealing.id);
   for (const name of names) {
     const mapFile = parseMapFileName(name);
     if (name.endsWith('.tmp')) await store.remove(name);
@@ -349,8 +343,10 @@ async function settle(
   }
   // An open head or unused segments say that nobody closed this volume.
   const unclean = root.headId !== 0 || recovery.unused.length > 0 || changes.length > 0;
+  // A rotation that was begun: the map, and what the tail was, go under the new DEK.
+  const rotated = !checkpointer.isUnder(keys.sealing.id);
   try {
-    if (options.fresh || !loaded.intact || unclean) await checkpointer.run();
+    if (options.fresh || !loaded.intact || unclean || rotated) await checkpointer.run();
   } catch (error) {
     if (options.fresh || !isDiskFull(error)) throw error;
     // What was found is durable, and can be read; but nothing may be written behind a tail that no root covers.
@@ -358,7 +354,10 @@ async function settle(
     return;
   }
   // Only now: the root before this one may have counted on them. Last first, so that what is left is a whole chain.
-  for (const id of recovery.unused.sort((a, b) => b - a)) await store.remove(segmentFileName(id));
+  for (const id of recovery.unused.sort((a, b) => b - a)) {
+    if (keys.plain) await spares.erase(segmentFileName(id));
+    else await store.remove(segmentFileName(id));
+  }
   await reserveSpace(options, spares);
 }
 

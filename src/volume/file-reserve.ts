@@ -2,6 +2,11 @@ import { addon } from '../native/addon.js';
 import { isDiskFull } from '../store/disk-full.js';
 import type { Store, StoreFile } from '../store/store.js';
 
+/** Segments and map files name their DEK at the same place; so does what is left of them in a spare file. */
+const DEK_ID_AT = 12;
+const DEK_ID_BYTES = 4;
+const ZEROS_BYTES = 1 << 20;
+
 /**
  * Up to `max` files of `fileBytes`, each with its space allocated, named `PREFIX-NUMBER`. A file that is taken keeps its
  * space; one that comes back is made whole again, or refused.
@@ -65,6 +70,33 @@ export class FileReserve {
     return true;
   }
 
+  /** Removes the files that hold something under another DEK than `dekId`. */
+  async removeForeign(dekId: number): Promise<void> {
+    for (const name of [...this.#names]) {
+      if (!(await this.#isForeign(name, dekId))) continue;
+      this.#names.splice(this.#names.indexOf(name), 1);
+      await this.#store.remove(name);
+    }
+  }
+
+  /** Overwrites what is under another DEK with zeros, durably; the files keep their space. */
+  async zeroForeign(dekId: number): Promise<void> {
+    for (const name of [...this.#names])
+      if (await this.#isForeign(name, dekId)) await overwrite(this.#store, name);
+  }
+
+  async #isForeign(name: string, dekId: number): Promise<boolean> {
+    const file = await this.#store.open(name, 'read');
+    try {
+      const bytes = Buffer.alloc(DEK_ID_BYTES);
+      await file.read(bytes, DEK_ID_AT);
+      const found = bytes.readUInt32LE(0);
+      return found !== 0 && found !== dekId;
+    } finally {
+      await file.close();
+    }
+  }
+
   /** One of the files, open and renamed to `as`; undefined where none is left. */
   async take(as: string): Promise<StoreFile | undefined> {
     const name = this.#names.pop();
@@ -108,5 +140,21 @@ export class FileReserve {
 
   #newName(): string {
     return `${this.#prefix}-${this.#nextNumber++}`;
+  }
+}
+
+/** Fills a file with zeros. Its head, which says what it holds, goes last: a crash on the way does not hide the rest. */
+export async function overwrite(store: Store, name: string): Promise<void> {
+  const file = await store.open(name, 'write');
+  try {
+    const sizeBytes = await file.size();
+    const zeros = new Uint8Array(Math.min(ZEROS_BYTES, sizeBytes));
+    for (let at = zeros.length; at < sizeBytes; at += zeros.length)
+      await file.write(zeros.subarray(0, Math.min(zeros.length, sizeBytes - at)), at);
+    await file.sync();
+    await file.write(zeros, 0);
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }

@@ -229,6 +229,15 @@ export class HeadLog {
     }
   }
 
+  /** The log goes on in segments under this DEK. */
+  async moveTo(dekId: number): Promise<void> {
+    this.#check();
+    await this.#segments.moveTo(dekId, () => {
+      this.#check();
+      return this.#options.writer.buffers.whenFree();
+    });
+  }
+
   /** True where something acknowledged is not durable yet. */
   get dirty(): boolean {
     return this.#dirty.size > 0 || this.#unmaps.length > 0;

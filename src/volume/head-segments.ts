@@ -84,6 +84,21 @@ export class HeadSegments {
     return this.#open !== undefined && !this.#open.full ? this.#open : undefined;
   }
 
+  /** Leaves every segment that is not under this DEK: what is written from then on is. */
+  async moveTo(dekId: number, whenBufferFree: () => Promise<void>): Promise<void> {
+    const foreign = (writer: SegmentWriter | undefined): boolean =>
+      writer !== undefined && writer.segment.dekId !== dekId;
+    for (;;) {
+      await this.#preparing?.catch(() => undefined); // Its failure is told to whoever needs the segment.
+      if (!foreign(this.#open) && !foreign(this.#next)) return;
+      // One that is prepared already belongs to the chain: it is opened and left.
+      if (this.#next === undefined) await this.waitForNext(true);
+      else if (this.#open !== undefined && !this.#open.full && !this.#options.endEarly(this.#open))
+        await whenBufferFree();
+      else this.#switchTo(this.#next);
+    }
+  }
+
   #switchTo(next: SegmentWriter): void {
     const old = this.#open;
     this.#open = next;

@@ -15,6 +15,7 @@ import { runsToMerge } from './map-file/runs-to-merge.js';
 import { type MapFileTotals, type SegmentSource, writeMapFile } from './map-file/writer.js';
 import type { SegmentTable } from './segment-table.js';
 import type { SparePool } from './spare-pool.js';
+import type { VolumeKeys } from './volume-keys.js';
 
 export interface MapRunsOptions {
   readonly store: Store;
@@ -45,7 +46,7 @@ type Place = 'new file' | 'reserve';
 
 /** The map on disk: sorted runs in map files, oldest first. Adds runs, merges them, removes what no root names. */
 export class MapRuns {
-  readonly #options: MapRunsOptions & { readonly activeDek: number; readonly spares: SparePool };
+  readonly #options: MapRunsOptions & { readonly keys: VolumeKeys; readonly spares: SparePool };
   #nextFileId: number;
   /** Files of this process that no published root names. */
   #unpublished: number[] = [];
@@ -54,7 +55,7 @@ export class MapRuns {
 
   constructor(
     options: MapRunsOptions & {
-      readonly activeDek: number;
+      readonly keys: VolumeKeys;
       readonly spares: SparePool;
       readonly root: CheckpointRoot;
     },
@@ -78,10 +79,13 @@ export class MapRuns {
     segments: readonly SegmentChange[],
   ): Promise<readonly RunRef[]> {
     const changes = logs.reduce((sum, log) => sum + log.changes, 0);
-    if (changes === 0 && segments.length === 0) return runs;
+    const foreign = runs.some((run) => run.dekId !== this.#options.keys.sealing.id);
+    if (changes === 0 && segments.length === 0 && !foreign) return runs;
     const bytes = changes * MAP_ENTRY_BYTES + segments.length * SEGMENT_ENTRY_BYTES;
     const entries = [...segments].sort((a, b) => a.index - b.index).map(segmentEntry);
-    const merged = Math.max(0, runsToMerge([...runs.map((run) => run.bytes), bytes]) - 1);
+    // After a rotation all of the map is written anew: a root names no run that a retired DEK can authenticate.
+    const due = Math.max(0, runsToMerge([...runs.map((run) => run.bytes), bytes]) - 1);
+    const merged = foreign ? runs.length : due;
     try {
       return await this.#append(runs, merged, logs, entries, 'new file');
     } catch (error) {
@@ -123,12 +127,11 @@ export class MapRuns {
     first: boolean,
     place: Place,
   ): Promise<RunRef> {
-    const { deks, activeDek, uuid } = this.#options;
-    const key = deks.get(activeDek);
-    if (key === undefined) throw new SealbdError('FAILED', `DEK ${activeDek} is not there`);
+    const { keys, uuid } = this.#options;
+    const { id: dekId, key } = keys.sealing;
     const salt = new Uint8Array(SALT_BYTES);
     addon.randomFill(salt);
-    const identity = { dekId: activeDek, uuid, fileId: this.#nextFileId++, salt, key };
+    const identity = { dekId, uuid, fileId: this.#nextFileId++, salt, key };
     this.#unpublished.push(identity.fileId);
     const write = (file: StoreFile): Promise<MapFileTotals> =>
       withReaders(this.#options, older, first, (readers) => {
@@ -144,7 +147,7 @@ export class MapRuns {
       });
     const totals = await this.#toFile(mapFileName(identity.fileId), write, place);
     this.bytesWritten += totals.bytes;
-    const { fileId, dekId } = identity;
+    const { fileId } = identity;
     return {
       fileId,
       dekId,

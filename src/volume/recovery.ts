@@ -28,13 +28,14 @@ import { verifyMetadataMac } from '../segment/segment-mac.js';
 import type { Store, StoreFile } from '../store/store.js';
 import type { CheckpointRoot } from './checkpoint-root.js';
 import type { SegmentTable } from './segment-table.js';
+import type { VolumeKeys } from './volume-keys.js';
 
 export interface RecoveryOptions {
   readonly store: Store;
   readonly table: SegmentTable;
   readonly deks: ReadonlyMap<number, KeyHandle>;
   readonly uuid: Uint8Array;
-  readonly activeDek: number;
+  readonly keys: VolumeKeys;
   readonly root: CheckpointRoot;
   readonly cipher: CipherPool;
   readonly log: Logger;
@@ -119,7 +120,7 @@ async function findTail(
       continue;
     }
     // Every volume writes its own tail. Another one's, under a DEK that both know, must not be replayed here.
-    if (header.dekId !== options.activeDek) {
+    if (!options.keys.trusts(header.dekId)) {
       throw new SealbdError(
         'INTEGRITY',
         `${segmentFileName(id)} is under DEK ${header.dekId}, not under the active one`,

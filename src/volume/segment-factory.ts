@@ -1,13 +1,7 @@
 import type { Clock } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
-import { addon, type KeyHandle } from '../native/addon.js';
-import {
-  encodeHeader,
-  SALT_BYTES,
-  type SegmentKind,
-  type SuiteId,
-  segmentFileName,
-} from '../segment/format.js';
+import { addon } from '../native/addon.js';
+import { encodeHeader, SALT_BYTES, type SegmentKind, segmentFileName } from '../segment/format.js';
 import { Segment } from '../segment/segment.js';
 import type { SegmentHandles } from '../segment/segment-handles.js';
 import { metadataMac } from '../segment/segment-mac.js';
@@ -16,17 +10,16 @@ import { isDiskFull } from '../store/disk-full.js';
 import type { Store, StoreFile } from '../store/store.js';
 import type { SegmentTable } from './segment-table.js';
 import type { ReserveClaim, SparePool } from './spare-pool.js';
+import type { VolumeKeys } from './volume-keys.js';
 
 export interface FactoryOptions {
   readonly store: Store;
   readonly table: SegmentTable;
   readonly handles: SegmentHandles;
   readonly spares: SparePool;
-  readonly deks: ReadonlyMap<number, KeyHandle>;
+  readonly keys: VolumeKeys;
   readonly clock: Clock;
   readonly uuid: Uint8Array;
-  readonly suite: SuiteId;
-  readonly activeDek: number;
   readonly segmentSlots: number;
   nextSegmentId: number;
 }
@@ -56,14 +49,14 @@ export class SegmentFactory {
     claim: ReserveClaim,
     context: WriterContext,
   ): Promise<SegmentWriter> {
-    const { table, handles, uuid, suite, activeDek, segmentSlots } = this.#options;
+    const { table, handles, uuid, keys, segmentSlots } = this.#options;
     const index = table.takeIndex();
     const identity = {
       index,
       id: this.#nextId++,
       kind,
-      suite,
-      dekId: suite === 0 ? 0 : activeDek,
+      suite: keys.sealing.suite,
+      dekId: keys.sealing.id,
       originUuid: uuid,
       // Straight from getrandom(2): a salt must not come from anything that a test or a snapshot can replay.
       salt: new Uint8Array(SALT_BYTES),
@@ -85,7 +78,7 @@ export class SegmentFactory {
   }
 
   async #file(segment: Segment, previousHeadId: number, claim: ReserveClaim): Promise<StoreFile> {
-    const { store, spares, segmentSlots, deks, clock } = this.#options;
+    const { store, spares, segmentSlots, keys, clock } = this.#options;
     const name = segmentFileName(segment.id);
     let file: StoreFile | undefined;
     try {
@@ -96,7 +89,7 @@ export class SegmentFactory {
         createdAtMs: clock.now(),
         slotsMax: segmentSlots,
       });
-      bytes.set(metadataMac(deks)(segment, covered), covered.length);
+      bytes.set(metadataMac(keys.handles)(segment, covered), covered.length);
       await file.write(bytes, 0);
       await file.sync();
     } catch (error) {

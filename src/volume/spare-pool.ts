@@ -1,6 +1,6 @@
 import { isDiskFull } from '../store/disk-full.js';
 import type { Store, StoreFile } from '../store/store.js';
-import { FileReserve } from './file-reserve.js';
+import { FileReserve, overwrite } from './file-reserve.js';
 
 /** How much of the reserve may be used. The last file is what unmaps need on a full disk. */
 export type ReserveClaim = 'none' | 'all-but-one' | 'all';
@@ -80,7 +80,20 @@ export class SparePool {
     return this.#mapReserve.take(name);
   }
 
-  /** Takes in the file of a dead segment, or removes it. Plaintext is not `recyclable`. */
+  /** Afterwards no file here holds anything under another DEK than this one. */
+  async purge(dekId: number): Promise<void> {
+    await this.#spares.removeForeign(dekId);
+    await this.#reserve.zeroForeign(dekId);
+    await this.#mapReserve.zeroForeign(dekId);
+  }
+
+  /** Overwrites a file with zeros, durably, and removes it: plaintext of a volume that is to have none. */
+  async erase(name: string): Promise<void> {
+    await overwrite(this.#store, name);
+    await this.#store.remove(name);
+  }
+
+  /** Takes in the file of a dead segment, or removes it. What is not under the sealing DEK is not `recyclable`. */
   async put(name: string, recyclable: boolean): Promise<void> {
     if (recyclable && ((await this.#reserve.put(name)) || (await this.#spares.put(name)))) return;
     await this.#store.remove(name);

@@ -11,8 +11,10 @@ import { Arena } from '../native/arena.js';
 import type { SuiteId } from '../segment/format.js';
 import type { Store } from '../store/store.js';
 import { type Engine, openEngine } from './engine.js';
+import { isRewritten, type RewriteOptions, rewriteAll, rewritten, switchKey } from './rotation.js';
 import { defaultTuning, type VolumeTuning } from './tuning.js';
 import { type VerifyOptions, type VerifyResult, verifyVolume } from './verify.js';
+import { VolumeKeys } from './volume-keys.js';
 
 export interface VolumeOptions {
   readonly name: string;
@@ -22,6 +24,10 @@ export interface VolumeOptions {
   /** Unwrapped DEKs by id. Empty for `none`. */
   readonly deks: ReadonlyMap<number, KeyHandle>;
   readonly activeDek: number;
+  /** Of a rotation that was begun: opening ends the volume's part in it. */
+  readonly pendingDek?: number | undefined;
+  /** The volume was `none` before: some segments may be in plaintext. */
+  readonly plain?: boolean | undefined;
   readonly store: Store;
   readonly cipher: CipherPool;
   readonly clock: Clock;
@@ -57,7 +63,6 @@ const STOPPED = 'the volume is stopped';
  */
 export class Volume implements BlockDevice {
   readonly name: string;
-  readonly description: string;
   readonly readOnly = false;
   readonly #engine: Engine;
   readonly #options: VolumeOptions;
@@ -68,6 +73,7 @@ export class Volume implements BlockDevice {
   readonly #work = new Set<Promise<unknown>>();
   #sizeBytes: number;
   #stopped = false;
+  readonly #stopping = new AbortController();
   #failure: SealbdError | undefined;
   #requests = 0;
 
@@ -75,8 +81,10 @@ export class Volume implements BlockDevice {
     const tuning = { ...defaultTuning(options.sizeBytes, addon.cpuSelected()), ...options.tuning };
     let volume: Volume | undefined;
     let early: SealbdError | undefined;
+    const keys = new VolumeKeys(options);
     const engine = await openEngine({
       ...options,
+      keys,
       tuning,
       sizeBytes: () => volume?.sizeBytes ?? options.sizeBytes,
       requests: () => volume?.requests ?? 0,
@@ -95,7 +103,10 @@ export class Volume implements BlockDevice {
     this.#engine = engine;
     this.#sizeBytes = options.sizeBytes;
     this.name = options.name;
-    this.description = `sealed volume, ${suiteName(options.suite)}`;
+  }
+
+  get description(): string {
+    return `sealed volume, ${suiteName(this.#engine.keys.sealing.suite)}`;
   }
 
   get sizeBytes(): number {
@@ -231,6 +242,48 @@ export class Volume implements BlockDevice {
     return { ...result, problems: [...result.problems, ...problems] };
   }
 
+  /**
+   * Seals everything new under another DEK from now on. The superblock must name it as pending before, and may call it
+   * active when this resolves; where it rejects, it may be called again, and opening the volume does the same.
+   */
+  async switchKey(id: number, key: KeyHandle, suite: SuiteId): Promise<void> {
+    this.#admitChange();
+    await this.#track(switchKey(this.#engine, id, key, suite), this.#work);
+  }
+
+  /** The superblock calls the sealing DEK active: roots and tails under another count no more. */
+  settleKey(): void {
+    this.#engine.keys.settle();
+  }
+
+  /** The durable root is under the DEK that seals. Where it is not, a superblock must not call that one active yet. */
+  get isSwitched(): boolean {
+    const { keys, checkpointer } = this.#engine;
+    return checkpointer.isUnder(keys.sealing.id);
+  }
+
+  /** Rewrites what is under other DEKs than the sealing one. */
+  async rewrite(options: Omit<RewriteOptions, 'clock'>): Promise<void> {
+    this.#admitChange();
+    const signal = AbortSignal.any([options.signal, this.#stopping.signal]);
+    const work = rewriteAll(this.#engine, { ...options, signal, clock: this.#options.clock });
+    await this.#track(work, this.#work);
+  }
+
+  /** Bytes of the device under the sealing DEK, and all that are mapped. */
+  rewritten(): { doneBytes: number; totalBytes: number } {
+    return rewritten(this.#engine);
+  }
+
+  get isRewritten(): boolean {
+    return isRewritten(this.#engine);
+  }
+
+  /** The other DEKs are in no superblock any more. Only after `rewrite`. */
+  forgetOtherKeys(): void {
+    this.#engine.keys.forgetOthers();
+  }
+
   /** Writes a checkpoint now. */
   async checkpoint(): Promise<void> {
     this.#admitChange();
@@ -254,6 +307,7 @@ export class Volume implements BlockDevice {
   async stop(deadlineMs: number): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
+    this.#stopping.abort();
     for (const close of [...this.#clients]) close(STOPPED);
     const { clock, log } = this.#options;
     let late = false;

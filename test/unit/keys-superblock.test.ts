@@ -38,17 +38,26 @@ const superblockArbitrary: fc.Arbitrary<Superblock> = fc
     generation: fc.maxSafeNat(),
     sizeBytes: fc.integer({ min: 1, max: 2 ** 34 }).map((blocks) => blocks * 4096),
     createdAt: time,
+    rewriting: fc.boolean(),
+    plain: fc.boolean(),
+    pending: fc.boolean(),
     deks: fc.uniqueArray(dekArbitrary, { minLength: 1, maxLength: 5, selector: (dek) => dek.id }),
   })
-  .map(({ deks, ...rest }) => {
-    if (rest.suite === 0) return { ...rest, activeDek: 0, deks: [] };
-    const [first, ...others] = deks;
-    return { ...rest, activeDek: first.id, deks: [{ ...first, state: 'active' as const }, ...others] };
+  .map(({ deks, pending, ...rest }): Superblock => {
+    if (rest.suite === 0) return { ...rest, activeDek: 0, rewriting: false, plain: false, deks: [] };
+    const [newest, ...older] = deks.sort((a, b) => b.id - a.id);
+    if (!pending) return { ...rest, activeDek: newest.id, deks: [{ ...newest, state: 'active' }, ...older] };
+    const next: DekRecord = { ...newest, state: 'pending' };
+    const [active, ...retired] = older;
+    if (active === undefined) return { ...rest, activeDek: 0, plain: true, deks: [next] };
+    return { ...rest, activeDek: active.id, deks: [next, { ...active, state: 'active' }, ...retired] };
   });
 
 const sample: Superblock = {
   suite: SUITE_GCM,
   activeDek: 2,
+  rewriting: false,
+  plain: false,
   uuid: Uint8Array.from({ length: 16 }, (_, i) => i),
   generation: 9,
   sizeBytes: 10 * 2 ** 30,
