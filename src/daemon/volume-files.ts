@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { errnoOf, SealbdError } from '../base/errors.js';
 import { BLOCK_BYTES, NAME_PATTERN, SUPERBLOCK_BYTES_MAX, VOLUME_BYTES_MAX } from '../base/limits.js';
 import type { RandomSource } from '../base/random.js';
-import { SUPERBLOCK_NAMES } from '../keys/header-copies.js';
+import { CANDIDATE_NAME, SUPERBLOCK_NAMES } from '../keys/header-copies.js';
 import { FsStore } from '../store/fs-store.js';
 
 export interface ClosedUsage {
@@ -126,7 +126,7 @@ export class VolumeFiles {
 
 /** Overwriting in place reaches the old blocks on filesystems that do not copy on write; it costs nothing elsewhere. */
 async function eraseKeys(directory: string): Promise<void> {
-  for (const name of SUPERBLOCK_NAMES) {
+  for (const name of [...SUPERBLOCK_NAMES, CANDIDATE_NAME]) {
     for (const file of [name, `${name}.tmp`]) await overwriteAndUnlink(join(directory, file));
   }
   await syncPath(directory);

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, lstat, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, SealbdError } from '../base/errors.js';
 import { addon } from '../native/addon.js';
@@ -14,6 +14,8 @@ const SMALL_RESERVE_BYTES = 128 * 1024;
 const SMALL_FILE_BYTES_MAX = 1024 * 1024;
 /** Small files that exist twice. */
 const COPIED = /^(superblock|checkpoint)(\.bak)?$/;
+/** What takes the place of another file: one half written, or one that waited to be proven. */
+const REPLACEMENT = /\.(tmp|new)$/;
 
 /** The replacement under way in each directory, and those behind it. */
 const replacements = new Map<string, Promise<void>>();
@@ -33,7 +35,7 @@ export class FsStore implements Store {
     if (options.create === true) await mkdir(path, { recursive: true, mode: 0o700 });
     if (!(await stat(path)).isDirectory()) throw new Error(`${path} is not a directory`);
     const store = new FsStore(path);
-    await store.#finishReplacement();
+    await store.#inTurn(() => store.#finishReplacement());
     return store;
   }
 
@@ -57,10 +59,30 @@ export class FsStore implements Store {
     }
   }
 
-  /** One at a time in a directory, whoever asks: they share the reserve. */
   replaceSmall(name: string, bytes: Uint8Array): Promise<void> {
+    return this.#inTurn(() => this.#replace(name, bytes));
+  }
+
+  promoteSmall(from: string, to: string): Promise<void> {
+    return this.#inTurn(async () => {
+      if (COPIED.test(to)) await this.#refillReserve(to);
+      await this.rename(from, to);
+      await this.#settleReserve();
+    });
+  }
+
+  discardSmall(name: string): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#refillReserve(name);
+      await this.remove(name);
+      await this.#settleReserve();
+    });
+  }
+
+  /** One at a time in a directory, whoever asks: they share the reserve. */
+  #inTurn(step: () => Promise<void>): Promise<void> {
     const before = replacements.get(this.path) ?? Promise.resolve();
-    const work = before.then(() => this.#replace(name, bytes));
+    const work = before.then(step);
     const done = work.catch(() => undefined); // The caller sees it; the next one only waits for its turn.
     replacements.set(this.path, done);
     void done.then(() => {
@@ -99,6 +121,20 @@ export class FsStore implements Store {
     }
     if (COPIED.test(name)) await this.#renameIfThere(name, SMALL_RESERVE_NAME);
     await this.rename(temporary, name);
+    await this.#settleReserve();
+  }
+
+  /** A reserve that was used up is made of a file that is on its way out. */
+  async #refillReserve(from: string): Promise<void> {
+    try {
+      await lstat(join(this.path, SMALL_RESERVE_NAME));
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+      await this.#renameIfThere(from, SMALL_RESERVE_NAME);
+    }
+  }
+
+  async #settleReserve(): Promise<void> {
     await this.syncDirectory();
     await this.#wipeReserve();
     await this.#keepSmallReserve();
@@ -121,14 +157,15 @@ export class FsStore implements Store {
     }
   }
 
-  /** After a crash in `#replaceFromReserve`: a name that had become the reserve gets its new file. */
+  /** After a crash in a replacement on a full disk: a name that had become the reserve gets its new file. */
   async #finishReplacement(): Promise<void> {
     const names = new Set(await this.list());
     for (const name of names) {
-      if (!name.endsWith('.tmp')) continue;
-      const target = name.slice(0, -'.tmp'.length);
+      if (!REPLACEMENT.test(name)) continue;
+      const target = name.replace(REPLACEMENT, '');
       if (!COPIED.test(target) || names.has(target) || !names.has(SMALL_RESERVE_NAME)) continue;
       await this.rename(name, target);
+      names.add(target);
       await this.syncDirectory();
     }
     await this.#wipeReserve();

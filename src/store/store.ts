@@ -7,6 +7,10 @@ export interface Store {
   /** Replaces a small file atomically and durably: after a crash it is the old one or the new one. Works on a full
    *  disk too: a small reserve is kept for it. */
   replaceSmall(name: string, bytes: Uint8Array): Promise<void>;
+  /** Puts one small file in place of another, atomically and durably, on a full disk too. */
+  promoteSmall(from: string, to: string): Promise<void>;
+  /** Removes a small file durably; its space stays in the reserve where the reserve was used up for it. */
+  discardSmall(name: string): Promise<void>;
   /** Unlinks; an absent file is fine. */
   remove(name: string): Promise<void>;
   /** Renames within the store. Durable after `syncDirectory`. */

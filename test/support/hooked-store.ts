@@ -32,6 +32,14 @@ export class HookedStore implements Store {
     this.replaced.push(name);
   }
 
+  promoteSmall(from: string, to: string): Promise<void> {
+    return this.#store.promoteSmall(from, to);
+  }
+
+  discardSmall(name: string): Promise<void> {
+    return this.#store.discardSmall(name);
+  }
+
   remove(name: string): Promise<void> {
     return this.#store.remove(name);
   }

@@ -103,6 +103,16 @@ export class PowerLossStore implements Store {
     await this.syncDirectory();
   }
 
+  async promoteSmall(from: string, to: string): Promise<void> {
+    await this.rename(from, to);
+    await this.syncDirectory();
+  }
+
+  async discardSmall(name: string): Promise<void> {
+    await this.remove(name);
+    await this.syncDirectory();
+  }
+
   async remove(name: string): Promise<void> {
     await this.#inner.remove(name);
     if (!this.#contents.delete(name)) return;
