@@ -18,6 +18,7 @@ export const ADMIN_TOKEN_CHARACTERS_MIN = 16;
 const SEGMENT_SLOTS_MIN = 16;
 const SPARES_MAX = 1024;
 const KEY_URI_PATTERN = /^[a-z]+:.+$/;
+const KEY_URI_EXPECTED = 'expected a key URI such as local:NAME, or a list of them';
 
 /** Text that `parse` takes, with its USAGE message as the issue. */
 function parsed(parse: (text: string) => number) {
@@ -44,10 +45,13 @@ export function expectDuration(minMs: number, maxMs: number): string {
 
 const addressList = z.union([z.string(), z.array(z.string()).min(1)]);
 
+const keyUri = z.string().regex(KEY_URI_PATTERN);
+
 export const volumePinSchema = z.strictObject({
   uuid: z.uuid().optional(),
   cipher: z.enum(CIPHER_NAMES).optional(),
-  key: z.string().regex(KEY_URI_PATTERN, 'expected a key URI such as local:NAME').optional(),
+  /** A list while the volume moves from key to key. */
+  key: z.union([keyUri, z.array(keyUri).min(1)], KEY_URI_EXPECTED).optional(),
 });
 
 export const configSchema = z.strictObject({

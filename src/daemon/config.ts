@@ -230,7 +230,7 @@ function pinsOf(file: ConfigFile): Map<string, HeaderPins> {
     pins.set(name, {
       uuid: pin.uuid?.toLowerCase(),
       suite: pin.cipher === undefined ? undefined : suiteOf(pin.cipher),
-      keyUri: pin.key,
+      keyUris: pin.key === undefined ? undefined : [pin.key].flat(),
     });
   }
   return pins;

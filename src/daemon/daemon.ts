@@ -183,13 +183,14 @@ async function createDefault(config: DaemonConfig, volumes: VolumeManager): Prom
 /** A damaged key is an integrity failure, any other one is unavailable. */
 /** A pin holds as well as the key that it names: who can write the disk can bring a local key of his own. */
 function warnOfWeakPins(config: DaemonConfig, log: Logger): void {
-  for (const [volume, { uuid, keyUri }] of config.pins) {
-    if (keyUri?.startsWith('local:') === true) {
+  for (const [volume, { uuid, keyUris }] of config.pins) {
+    const keyUri = keyUris?.find((uri) => uri.startsWith('local:'));
+    if (keyUri !== undefined) {
       log.warn(
         { volume, keyUri },
         'the pinned key is a local one: who can write the data directory can replace it',
       );
-    } else if (uuid !== undefined && keyUri === undefined) {
+    } else if (uuid !== undefined && keyUris === undefined) {
       log.warn(
         { volume },
         'the uuid is pinned without a key: another volume can claim it under a key of its own',

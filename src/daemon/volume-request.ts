@@ -24,7 +24,7 @@ export function resolveKeyUri(request: CreateVolumeRequest, pins: HeaderPins | u
   if (cipher === 'none' && request.keyUri !== undefined) {
     throw new SealbdError('USAGE', 'a volume with the cipher none has no key');
   }
-  const keyUri = request.keyUri ?? pins?.keyUri ?? DEFAULT_KEY_URI;
+  const keyUri = request.keyUri ?? pins?.keyUris?.[0] ?? DEFAULT_KEY_URI;
   if (keyUri.startsWith('local:')) localKeyName(keyUri);
   if (pins === undefined) return keyUri;
   if (pins.uuid !== undefined)
@@ -36,8 +36,11 @@ export function resolveKeyUri(request: CreateVolumeRequest, pins: HeaderPins | u
     );
   }
   // A `none` volume has no key: under a pinned one it would not open.
-  if (pins.keyUri !== undefined && (cipher === 'none' || pins.keyUri !== keyUri)) {
-    throw new SealbdError('CONFLICT', `the configuration pins the key of "${name}": ${pins.keyUri}`);
+  if (pins.keyUris !== undefined && (cipher === 'none' || !pins.keyUris.includes(keyUri))) {
+    throw new SealbdError(
+      'CONFLICT',
+      `the configuration pins the key of "${name}": ${pins.keyUris.join(' or ')}`,
+    );
   }
   return keyUri;
 }

@@ -64,13 +64,13 @@ describe('pins', () => {
 
   it('of uuid, cipher and key let the volume itself in', async () => {
     const { uuid, open } = await makeHeader({ suite: 2 });
-    await open({ uuid: formatUuid(uuid), suite: 2, keyUri: 'local:default' });
+    await open({ uuid: formatUuid(uuid), suite: 2, keyUris: ['local:default'] });
   });
 
   it('a `none` volume never satisfies a pinned key: it has none', async () => {
     const { open } = await makeHeader({ suite: 0 });
-    await expect(open({ keyUri: 'local:default' })).rejects.toMatchObject({ code: 'INTEGRITY' });
-    await expect(open({ keyUri: 'local:default', suite: 0 })).rejects.toMatchObject({ code: 'INTEGRITY' });
+    await expect(open({ keyUris: ['local:default'] })).rejects.toMatchObject({ code: 'INTEGRITY' });
+    await expect(open({ keyUris: ['local:default'], suite: 0 })).rejects.toMatchObject({ code: 'INTEGRITY' });
   });
 
   it('a `none` superblock with the pinned uuid is no downgrade: it counts only where the cipher none is pinned', async () => {
@@ -91,7 +91,7 @@ describe('pins', () => {
     for (const pins of [
       { suite: 1 as const },
       { uuid: good.replace(/^./, (digit) => (digit === '0' ? '1' : '0')) },
-      { keyUri: 'local:other' },
+      { keyUris: ['local:other'] },
     ]) {
       await expect(open({ uuid: good, ...pins })).rejects.toMatchObject({ code: 'INTEGRITY' });
     }

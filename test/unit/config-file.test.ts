@@ -85,7 +85,7 @@ describe('the configuration', () => {
       [volumes.db]\nuuid = "${uuid}"\ncipher = "aes-256-gcm"\nkey = "local:db"\n[volumes.scratch]\ncipher = "none"\n`;
     writeFileSync(config, text);
     const { pins, tuning } = resolveConfig({ config }, {}, CWD);
-    expect(pins.get('db')).toEqual({ uuid: uuid.toLowerCase(), suite: 2, keyUri: 'local:db' });
+    expect(pins.get('db')).toEqual({ uuid: uuid.toLowerCase(), suite: 2, keyUris: ['local:db'] });
     expect(pins.get('scratch')).toMatchObject({ suite: 0 });
     expect(tuning).toEqual({ pool_threads: 3, buffer_age: 20, checkpoint_after: 64 * 2 ** 20 });
   });

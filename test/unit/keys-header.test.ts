@@ -140,9 +140,13 @@ describe('a volume header', () => {
     const { directory, header, open } = await setup();
     const uuid = formatUuid(header.superblock.uuid);
     header.revoke();
-    (await open({ uuid, suite: 2, keyUri: 'local:default' })).revoke();
+    (await open({ uuid, suite: 2, keyUris: ['local:default'] })).revoke();
     rmSync(join(directory, 'keyring.json'));
-    const wrong: HeaderPins[] = [{ uuid: uuid.replace(/^./, 'g') }, { suite: 1 }, { keyUri: 'local:other' }];
+    const wrong: HeaderPins[] = [
+      { uuid: uuid.replace(/^./, 'g') },
+      { suite: 1 },
+      { keyUris: ['local:other'] },
+    ];
     for (const pins of wrong) {
       await expect(open(pins)).rejects.toMatchObject({
         code: 'INTEGRITY',
