@@ -97,7 +97,7 @@ async function build(path: string): Promise<void> {
   const spares = new SparePool({ store, segmentBytes, mapBytes: segmentBytes, sparesMax: 0, reserveMax: 0 });
   const deks = new Map([[DEK_ID, dek]]);
   const keys = new VolumeKeys({ suite: 2, deks, activeDek: DEK_ID });
-  const options = { store, uuid: UUID, deks, keys, spares, root };
+  const options = { store, uuid: UUID, deks, keys, spares, root, mapFiles: new Set<number>() };
   const files = new MapRuns(options);
   const runs = await files.extend([], [randomMap()], segments);
   await writeRoot(store, encodeRoot(UUID, { ...root, nextMapFileId: files.nextFileId, runs }, dek));

@@ -34,6 +34,21 @@ export interface EngineVolume extends BlockDevice {
     signal: AbortSignal;
     onProgress(doneBytes: number, totalBytes: number): void;
   }): Promise<{ checkedBlocks: number; lost: { offset: number; length: number }[]; problems: string[] }>;
+  /** Seals everything new under another DEK. Resolves when the superblock may call it active. */
+  switchKey(id: number, key: KeyHandle, suite: Suite): Promise<void>;
+  /** True where the durable root is under the DEK that seals. */
+  readonly isSwitched: boolean;
+  /** The superblock calls the sealing DEK active. */
+  settleKey(): void;
+  /** Rewrites what is under other DEKs; progress in bytes of the device. */
+  rewrite(options: {
+    signal: AbortSignal;
+    onProgress(doneBytes: number, totalBytes: number): void;
+  }): Promise<void>;
+  rewritten(): { doneBytes: number; totalBytes: number };
+  readonly isRewritten: boolean;
+  /** The superblock names no other DEK than the sealing one any more. */
+  forgetOtherKeys(): void;
   /** Refuses new requests, drains, syncs, checkpoints, closes. The caller then revokes the DEKs. */
   stop(deadlineMs: number): Promise<void>;
 }
@@ -45,6 +60,8 @@ export interface EngineOpenOptions {
   readonly suite: Suite;
   readonly deks: ReadonlyMap<number, KeyHandle>;
   readonly activeDek: number;
+  readonly pendingDek: number | undefined;
+  readonly plain: boolean;
   readonly store: Store;
   readonly clock: Clock;
   readonly log: Logger;

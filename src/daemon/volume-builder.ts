@@ -7,6 +7,7 @@ import type { RandomSource } from '../base/random.js';
 import { VolumeHeader } from '../keys/volume-header.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { FsStore } from '../store/fs-store.js';
+import { identityOf } from './dek-rotation.js';
 import type { Engine } from './engine.js';
 import type { CreateVolumeRequest } from './volume-request.js';
 
@@ -32,8 +33,7 @@ export async function buildVolume(
   const suite = suiteOf(request.cipher);
   const header = await VolumeHeader.create({ store, providers, clock, random, sizeBytes, suite, keyUri });
   try {
-    const { uuid, activeDek } = header.superblock;
-    const identity = { name, uuid, sizeBytes, suite, deks: header.deks, activeDek };
+    const identity = { name, ...identityOf(header) };
     const device = await engine.open({ ...identity, store, clock, log, fresh: true });
     await device.stop(STOP_DEADLINE_MS);
   } finally {

@@ -35,6 +35,8 @@ export interface CheckpointerOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly root: CheckpointRoot;
+  /** Map files that this root names, or the other copy. */
+  readonly mapFiles: ReadonlySet<number>;
   /** Segments that the root's runs name. */
   readonly recorded: Iterable<Segment>;
   readonly checkpointSlots: number;

@@ -234,6 +234,7 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
     committer,
     compactor,
     root: loaded.root,
+    mapFiles: loaded.mapFiles,
     recorded: loaded.recorded,
     checkpointSlots: tuning.checkpointSlots,
     intervalMs: tuning.checkpointIntervalMs,

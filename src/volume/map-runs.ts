@@ -58,11 +58,15 @@ export class MapRuns {
       readonly keys: VolumeKeys;
       readonly spares: SparePool;
       readonly root: CheckpointRoot;
+      /** Map files that this root names, or an older copy that the next checkpoint replaces. */
+      readonly mapFiles: ReadonlySet<number>;
     },
   ) {
     this.#options = options;
     this.#nextFileId = options.root.nextMapFileId;
     this.#published = options.root.runs;
+    const named = new Set(options.root.runs.map((run) => run.fileId));
+    this.#unpublished = [...options.mapFiles].filter((id) => !named.has(id));
   }
 
   get nextFileId(): number {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { systemClock } from '../../src/base/clock.js';
 import { type Logger, nullLogger } from '../../src/base/log.js';
 import type { CipherPool } from '../../src/cipher/cipher-pool.js';
+import { finishSwitch, identityOf } from '../../src/daemon/dek-rotation.js';
 import { systemRandom } from '../../src/daemon/random.js';
 import type { HeaderPins } from '../../src/keys/header-unwrap.js';
 import { VolumeHeader } from '../../src/keys/volume-header.js';
@@ -63,12 +64,11 @@ export class SealedVolume {
     options: SealedOptions,
     fresh: boolean,
   ): Promise<SealedVolume> {
-    const { uuid, sizeBytes, suite, activeDek } = header.superblock;
     const { cipher, tuning, log = nullLogger } = options;
-    const { deks } = header;
-    const identity = { name: 'v', uuid, sizeBytes, suite, deks, activeDek, fresh };
+    const identity = { name: 'v', ...identityOf(header), fresh };
     try {
       const volume = await Volume.open({ ...identity, store, cipher, clock: systemClock, log, tuning });
+      await finishSwitch(header, volume);
       return new SealedVolume(header, volume);
     } catch (error) {
       header.revoke();

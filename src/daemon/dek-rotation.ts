@@ -1,0 +1,50 @@
+/**
+ * The order of steps in a rotation of a volume's DEK, between superblock and engine (docs/FORMAT.md, "Rotation"): nothing
+ * is sealed under a DEK that the superblock does not name, and none leaves the superblock that something still names.
+ */
+import { SealbdError } from '../base/errors.js';
+import type { AddDekOptions, VolumeHeader } from '../keys/volume-header.js';
+import type { EngineOpenOptions, EngineVolume } from './engine.js';
+
+type KeyIdentity = Pick<
+  EngineOpenOptions,
+  'uuid' | 'sizeBytes' | 'suite' | 'deks' | 'activeDek' | 'pendingDek' | 'plain'
+>;
+
+/** What the engine must know of the superblock to open a volume. */
+export function identityOf({ superblock, deks, pending }: VolumeHeader): KeyIdentity {
+  const { uuid, sizeBytes, suite, activeDek, plain } = superblock;
+  return { uuid, sizeBytes, suite, deks, activeDek, pendingDek: pending?.id, plain };
+}
+
+/** A new DEK for everything written from now on. One that is pending since an attempt that failed is taken instead. */
+export async function rotate(
+  header: VolumeHeader,
+  device: EngineVolume,
+  options: AddDekOptions,
+): Promise<void> {
+  const { id } = header.pending ?? (await header.addPending(options));
+  await device.switchKey(id, header.deks.get(id)!, header.superblock.suite);
+  await activate(header, device);
+}
+
+/** Opening a volume did the engine's part of a rotation that was begun; this is the rest. */
+export async function finishSwitch(header: VolumeHeader, device: EngineVolume): Promise<void> {
+  // Without a root under the new DEK the old one stays in charge: the next opening, or the next rotation, tries again.
+  if (header.pending !== undefined && device.state === 'serving' && device.isSwitched)
+    await activate(header, device);
+}
+
+async function activate(header: VolumeHeader, device: EngineVolume): Promise<void> {
+  await header.activatePending();
+  device.settleKey();
+}
+
+/** After a rewrite that was completed: the old DEKs are destroyed. Returns their ids. */
+export async function dropOld(header: VolumeHeader, device: EngineVolume): Promise<number[]> {
+  if (header.pending !== undefined || !device.isRewritten)
+    throw new SealbdError('CONFLICT', 'something is under an old DEK still');
+  const ids = await header.dropRetired();
+  device.forgetOtherKeys();
+  return ids;
+}
