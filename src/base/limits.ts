@@ -104,6 +104,21 @@ export const REFUSED_CONFIRM_MS_MAX = 60_000;
 export const KEY_CHECK_TIMEOUT_MS = 10_000;
 export const KEY_RETRY_MIN_MS = 2_000;
 export const KEY_RETRY_MAX_MS = 60_000;
+
+// Key services over the network. All attempts together end before a check counts as unanswered.
+export const KMS_OPERATION_TIMEOUT_MS = 9_000;
+export const KMS_ATTEMPTS_MAX = 3;
+export const KMS_ATTEMPT_TIMEOUT_MS = 4_000;
+/** Until the connection stands, TLS included. */
+export const KMS_CONNECT_TIMEOUT_MS = 3_000;
+/** At once, for each daemon; what is more waits. */
+export const KMS_CONNECTIONS_MAX = 32;
+/** Head and body of one answer. */
+export const KMS_ANSWER_BYTES_MAX = 64 * KiB;
+/** What AWS KMS takes as a ciphertext. */
+export const KMS_CIPHERTEXT_BYTES_MAX = 6144;
+
+// The hook and the audit log.
 export const HOOK_TIMEOUT_MS = 10_000;
 export const HOOK_TIMEOUT_MS_MAX = 600_000;
 /** Events that wait for the hook; more are dropped, and the log says so. */

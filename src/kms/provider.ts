@@ -31,6 +31,26 @@ export interface KeyDescription {
   readonly detail: string;
 }
 
+/** One step of a dry run. */
+export interface ProbeStep {
+  /** The right as the service calls it, `kms:Encrypt`; for `local:` what was tried. */
+  readonly permission: string;
+  /** denied: the right is missing. failed: anything else went wrong. skipped: not tried, `error` says why. */
+  readonly outcome: 'ok' | 'denied' | 'failed' | 'skipped';
+  readonly error?: string;
+  /** What mends it: a statement for a policy, or a command. */
+  readonly fix?: string;
+}
+
+export interface ProbeReport {
+  /** In the order in which they were tried. */
+  readonly steps: readonly ProbeStep[];
+  readonly resolvedKeyId?: string;
+  readonly keyVersion?: string;
+  /** What works today and may not tomorrow. */
+  readonly warnings: readonly string[];
+}
+
 /** All methods reject with a KmsError. */
 export interface KeyProvider {
   readonly uri: string;
@@ -50,6 +70,8 @@ export interface KeyProvider {
   ): Promise<WrappedKey>;
   /** Proves that the key can be used now: a real unwrap, compared with `dek` in the addon where it is given. */
   check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle | undefined): Promise<void>;
+  /** Tries everything that sealbd will ask of the key, with a DEK that is thrown away. A failed step is no error. */
+  probe(): Promise<ProbeReport>;
 }
 
 /** What a provider gets from the daemon. */
@@ -66,6 +88,8 @@ export interface ProviderScheme {
   readonly syntax: string;
   /** Throws USAGE where the URI is malformed. Opening contacts nobody. */
   open(uri: string, environment: KmsEnvironment): KeyProvider;
+  /** Ends what the providers of that environment share: connections, and the requests on them. */
+  close?(environment: KmsEnvironment): void;
   /** True where a copy of the data directory may contain the key, so that its DEKs count as exposed. */
   readonly exposes: boolean;
 }

@@ -1,9 +1,10 @@
 /** Key providers by URI scheme. A new one is a file and a line in SCHEMES. */
 import { SealbdError } from '../base/errors.js';
+import { awsScheme } from './aws/provider.js';
 import { localScheme } from './local/provider.js';
 import type { KeyProvider, KmsEnvironment, ProviderScheme } from './provider.js';
 
-const SCHEMES: readonly ProviderScheme[] = [localScheme];
+const SCHEMES: readonly ProviderScheme[] = [localScheme, awsScheme];
 
 export class KeyProviders {
   readonly #environment: KmsEnvironment;
@@ -16,6 +17,11 @@ export class KeyProviders {
 
   open(uri: string): KeyProvider {
     return this.#schemeOf(uri).open(uri, this.#environment);
+  }
+
+  /** Questions still under way fail as unreachable. */
+  close(): void {
+    for (const scheme of this.#schemes) scheme.close?.(this.#environment);
   }
 
   /** Whether a copy of the data directory may hold the key that `uri` names. */

@@ -4,6 +4,7 @@ import {
   type KeyProvider,
   KmsError,
   type KmsErrorKind,
+  type ProbeReport,
   type ProviderScheme,
   type WrapContext,
   type WrappedKey,
@@ -18,6 +19,8 @@ export class ScriptedService {
   readonly queue: ScriptedAnswer[] = [];
   questions = 0;
   descriptions = 0;
+  /** Which key a URI names. */
+  resolve: (uri: string) => string = (uri) => uri;
   readonly #kek: KeyHandle = addon.keyGenerate();
 
   get scheme(): ProviderScheme {
@@ -58,13 +61,17 @@ class ScriptedProvider implements KeyProvider {
 
   async describe(): Promise<KeyDescription> {
     this.#service.descriptions += 1;
-    return { resolvedKeyId: this.uri, keyVersion: '1', detail: 'as the script has it' };
+    return {
+      resolvedKeyId: this.#service.resolve(this.uri),
+      keyVersion: '1',
+      detail: 'as the script has it',
+    };
   }
 
   async wrap(dek: KeyHandle, context: WrapContext): Promise<WrappedKey> {
     await this.#service.ask();
     const blob = addon.keyWrap(this.#service.kek, dek, aad(context));
-    return { blob, resolvedKeyId: this.uri, keyVersion: '1' };
+    return { blob, resolvedKeyId: this.#service.resolve(this.uri), keyVersion: '1' };
   }
 
   async unwrap(wrapped: WrappedKey, context: WrapContext): Promise<KeyHandle> {
@@ -94,6 +101,11 @@ class ScriptedProvider implements KeyProvider {
     } finally {
       addon.keyRelease(unwrapped);
     }
+  }
+
+  async probe(): Promise<ProbeReport> {
+    await this.#service.ask();
+    return { steps: [{ permission: 'scripted', outcome: 'ok' }], resolvedKeyId: this.uri, warnings: [] };
   }
 }
 

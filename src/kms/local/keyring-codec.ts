@@ -10,6 +10,7 @@ import { z } from 'zod';
 import { SealbdError } from '../../base/errors.js';
 import { addon, type KeyHandle } from '../../native/addon.js';
 import { secretBuffer } from '../../native/secret-buffer.js';
+import { secretFields } from '../secret-fields.js';
 
 export const KEY_TEXT_BYTES = 44;
 const MASK = '*'.repeat(KEY_TEXT_BYTES);
@@ -82,41 +83,12 @@ export function encodeKeyring(keys: readonly LocalKey[]): Buffer {
   return text;
 }
 
-const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
-const COLON = 0x3a;
-
 /** Where the values of fields named "key" start, in file order. */
 function keyFields(text: Buffer): number[] {
-  const starts: number[] = [];
-  let fieldIsKey = false;
-  for (let at = 0; at < text.length; at += 1) {
-    if (text[at] !== QUOTE) continue;
-    const end = stringEnd(text, at);
-    if (fieldIsKey) {
-      if (end - at - 1 !== KEY_TEXT_BYTES) throw new SealbdError('INTEGRITY', 'a key has a wrong length');
-      starts.push(at + 1);
-    }
-    // Compared as bytes: this string may be a key.
-    fieldIsKey = !fieldIsKey && isFieldNamedKey(text, at, end);
-    at = end;
-  }
-  return starts;
-}
-
-function stringEnd(text: Buffer, open: number): number {
-  for (let at = open + 1; at < text.length; at += 1) {
-    if (text[at] === BACKSLASH) at += 1;
-    else if (text[at] === QUOTE) return at;
-  }
-  throw new SealbdError('INTEGRITY', 'not valid JSON');
-}
-
-function isFieldNamedKey(text: Buffer, open: number, end: number): boolean {
-  if (text.compare(Buffer.from('key'), 0, 3, open + 1, end) !== 0) return false;
-  let at = end + 1;
-  while (at < text.length && text[at] <= 0x20) at += 1;
-  return text[at] === COLON;
+  return secretFields(text, 'key').map(({ start, length }) => {
+    if (length !== KEY_TEXT_BYTES) throw new SealbdError('INTEGRITY', 'a key has a wrong length');
+    return start;
+  });
 }
 
 function firstIssue(error: z.ZodError): string {

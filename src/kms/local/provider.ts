@@ -3,7 +3,7 @@
  * file; it exists so that a volume can be tried, and later moved under a key that does protect it.
  */
 import { join } from 'node:path';
-import { SealbdError } from '../../base/errors.js';
+import { messageOf, SealbdError } from '../../base/errors.js';
 import { NAME_PATTERN } from '../../base/limits.js';
 import { formatUuid, randomUuid } from '../../base/random.js';
 import { addon, type KeyHandle } from '../../native/addon.js';
@@ -12,6 +12,8 @@ import {
   type KeyProvider,
   type KmsEnvironment,
   KmsError,
+  type ProbeReport,
+  type ProbeStep,
   type ProviderScheme,
   type WrapContext,
   type WrappedKey,
@@ -139,6 +141,44 @@ class LocalProvider implements KeyProvider {
     } finally {
       addon.keyRelease(unwrapped);
     }
+  }
+
+  /** Says what is missing, and makes nothing. */
+  async probe(): Promise<ProbeReport> {
+    const steps: ProbeStep[] = [];
+    let goesOn = true;
+    const step = async (permission: string, fix: string, work: () => Promise<unknown>): Promise<void> => {
+      if (!goesOn) return void steps.push({ permission, outcome: 'skipped', error: 'needs the step before' });
+      try {
+        await work();
+        steps.push({ permission, outcome: 'ok' });
+      } catch (error) {
+        goesOn = false;
+        steps.push({ permission, outcome: 'failed', error: messageOf(error), fix });
+      }
+    };
+    const { path } = this.#keyring;
+    const make = `create a volume with --key ${this.uri}, which makes the key, or bring one back: sealbd key import-local`;
+    const dek = addon.keyGenerate();
+    const context = { volumeUuid: randomUuid(this.#environment.random), dekId: 1, exposed: true };
+    let key: KeyDescription | undefined;
+    let wrapped: WrappedKey | undefined;
+    try {
+      await step('read keyring.json', `make ${path} a sound file of mode 0600`, () =>
+        this.#keyring.has(this.#name),
+      );
+      await step('find the key', make, async () => {
+        key = await this.describe();
+      });
+      await step('wrap', make, async () => {
+        wrapped = await this.wrap(dek, context);
+      });
+      await step('unwrap', make, () => this.check(wrapped!, context, dek));
+    } finally {
+      addon.keyRelease(dek);
+    }
+    const warnings = [`whoever can read ${path}, or a copy of it, can read every volume under ${this.uri}`];
+    return { steps, warnings, ...(key && { resolvedKeyId: key.resolvedKeyId, keyVersion: key.keyVersion }) };
   }
 }
 

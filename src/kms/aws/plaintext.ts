@@ -1,0 +1,129 @@
+/**
+ * A DEK on its way to and from KMS. The SDK would make strings of it. So it never sees one:
+ *
+ * - Encrypt: the SDK writes the request around 32 zero bytes. The finished bytes are copied to a buffer, where the
+ *   addon writes the key over them. That is what is signed and sent, and wiped when the request is over.
+ * - Decrypt: the answer is a buffer, in which the addon takes the key out of the text before the SDK parses it.
+ */
+import type { DecryptCommand, EncryptCommand } from '@aws-sdk/client-kms';
+import { errnoOf, isSealbdError } from '../../base/errors.js';
+import { addon, type KeyHandle } from '../../native/addon.js';
+import { secretBuffer } from '../../native/secret-buffer.js';
+import { KmsError } from '../provider.js';
+import { secretFields, type TextRange } from '../secret-fields.js';
+import type { Answer } from './http-handler.js';
+
+/** What the SDK sees in place of a DEK. */
+export const NO_KEY = new Uint8Array(32);
+const NO_KEY_TEXT = Buffer.from(NO_KEY).toString('base64');
+const FIELD = 'Plaintext';
+
+/** Runs `send`, which sends `command` (its Plaintext must be `NO_KEY`), with `dek` in its request. */
+export async function sendingKey<T>(
+  command: EncryptCommand,
+  dek: KeyHandle,
+  send: () => Promise<T>,
+): Promise<T> {
+  let body: Buffer | undefined;
+  command.middlewareStack.add(
+    (next) => (args) => {
+      const request = args.request as { body: unknown };
+      body = bodyWithKey(request.body, dek);
+      request.body = body;
+      return next(args);
+    },
+    // The body is written by then, and not yet measured or signed. All attempts send the same one.
+    { step: 'build', name: 'sealbdSendKey', priority: 'high' },
+  );
+  try {
+    return await send();
+  } finally {
+    if (body !== undefined) addon.wipe(body);
+  }
+}
+
+/** `text` with the key in it. The caller wipes it. */
+export function bodyWithKey(text: unknown, dek: KeyHandle): Buffer {
+  if (!(text instanceof Uint8Array)) throw new TypeError('the SDK wrote a request that is not bytes');
+  const body = secretBuffer(text.length);
+  body.set(text);
+  const [field, ...others] = secretFields(body, FIELD);
+  if (field === undefined || others.length > 0 || textOf(body, field) !== NO_KEY_TEXT) {
+    throw new TypeError('the SDK wrote a request without one place for the key');
+  }
+  addon.keyExportBase64(dek, body, field.start);
+  return body;
+}
+
+/** Runs `send`, which sends `command`, and returns what it gives with the key of the answer, which the caller owns. */
+export async function receivingKey<T>(
+  command: DecryptCommand,
+  signal: AbortSignal,
+  send: () => Promise<T>,
+): Promise<{ output: T; key: KeyHandle }> {
+  let key: KeyHandle | undefined;
+  command.middlewareStack.add(
+    (next) => async (args) => {
+      const result = await next(args);
+      const answer = result.response as Answer;
+      // What the SDK takes for an error holds no key.
+      if (answer.statusCode >= 300) return result;
+      // Nobody would release the key of an answer that comes after the request was given up.
+      if (signal.aborted) addon.wipe(answer.body);
+      else key = takeKey(answer.body);
+      return result;
+    },
+    // After the SDK's own of this step: what this one sees comes straight from the connection.
+    { step: 'deserialize', name: 'sealbdReceiveKey', priority: 'low' },
+  );
+  try {
+    const output = await send();
+    if (key === undefined)
+      throw new TypeError('the SDK took an answer past the place where its key is taken out');
+    return { output, key };
+  } catch (error) {
+    if (key !== undefined) addon.keyRelease(key);
+    throw error;
+  }
+}
+
+/**
+ * Moves the one key in the text of an answer to a slot, which the caller owns; in the text, that of `NO_KEY` takes its
+ * place. Where there is no such key all of the text is wiped: SyntaxError where it is no answer of KMS, damaged where the
+ * wrapped DEK is none.
+ */
+export function takeKey(text: Buffer): KeyHandle {
+  try {
+    const { start, length } = onlyField(text);
+    if (length !== NO_KEY_TEXT.length) {
+      throw new KmsError('damaged', `the wrapped DEK holds something that is not of ${NO_KEY.length} bytes`);
+    }
+    const key = addon.keyImportBase64(text, start);
+    text.write(NO_KEY_TEXT, start, 'latin1');
+    return key;
+  } catch (error) {
+    addon.wipe(text);
+    if (errnoOf(error) === 'EINVAL') throw new SyntaxError('a Plaintext that is not base64');
+    throw error;
+  }
+}
+
+function onlyField(text: Buffer): TextRange {
+  let fields: TextRange[];
+  try {
+    fields = secretFields(text, FIELD);
+  } catch (error) {
+    if (isSealbdError(error, 'INTEGRITY')) throw new SyntaxError('an answer that is cut short');
+    throw error;
+  }
+  const [field, ...others] = fields;
+  if (field === undefined || others.length > 0) throw new SyntaxError('an answer without one Plaintext');
+  if (text.subarray(field.start, field.start + field.length).includes('\\')) {
+    throw new SyntaxError('a Plaintext with escapes');
+  }
+  return field;
+}
+
+function textOf(bytes: Buffer, { start, length }: TextRange): string {
+  return bytes.toString('latin1', start, start + length);
+}

@@ -1,0 +1,97 @@
+/**
+ * A TCP or TLS connection whose bytes can be wiped, for one exchange. `node:http` speaks over it as over any stream.
+ *
+ * Node's own sockets leave copies of what they carry in freed memory. Here the kernel (or TLS) reads into one buffer,
+ * `onread`, which is wiped after each read; what is handed on are copies, wiped with the end of the connection. To
+ * write, one chunk goes at a time, and none before TLS is established: only then does Node encrypt a chunk where it
+ * lies, else it makes a copy of its own.
+ */
+import { connect as connectTcp, isIP, type OnReadOpts, type Socket } from 'node:net';
+import { Duplex } from 'node:stream';
+import { type ConnectionOptions, connect as connectTls, type SecureContext } from 'node:tls';
+import { addon } from '../../native/addon.js';
+import { secretBuffer } from '../../native/secret-buffer.js';
+
+const READ_BYTES = 16_384;
+
+export interface SecretSocketOptions {
+  readonly host: string;
+  readonly port: number;
+  /** Undefined for plain TCP. */
+  readonly secureContext: SecureContext | undefined;
+  /** More than so many bytes received are an error. */
+  readonly receiveBytesMax: number;
+}
+
+export class SecretSocket extends Duplex {
+  readonly #socket: Socket;
+  readonly #connected: Promise<void>;
+  readonly #readBuffer = secretBuffer(READ_BYTES);
+  readonly #received: Buffer[] = [];
+  readonly #receiveBytesMax: number;
+  #receivedBytes = 0;
+
+  constructor(options: SecretSocketOptions) {
+    super();
+    this.#receiveBytesMax = options.receiveBytesMax;
+    const onread: OnReadOpts = { buffer: this.#readBuffer, callback: (bytes) => this.#receive(bytes) };
+    this.#socket = connect(options, onread);
+    const event = options.secureContext === undefined ? 'connect' : 'secureConnect';
+    this.#connected = new Promise((resolve) => this.#socket.once(event, () => resolve()));
+    this.#socket.on('error', (error) => this.destroy(error));
+    this.#socket.on('end', () => this.push(null));
+    this.#socket.on('close', () => this.destroy());
+    // An error after the exchange is nobody's; during it, http listens too.
+    this.on('error', () => undefined);
+  }
+
+  /** Resolves when the connection stands, TLS included. Never rejects: an error is an event. */
+  get connected(): Promise<void> {
+    return this.#connected;
+  }
+
+  /** What arrives is bounded, so it is always taken. */
+  override _read(): void {}
+
+  override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
+    void this.#connected.then(() => this.#socket.write(chunk, done));
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    this.#socket.destroy();
+    for (const chunk of this.#received) addon.wipe(chunk);
+    addon.wipe(this.#readBuffer);
+    done(error);
+  }
+
+  #receive(bytes: number): boolean {
+    const arrived = this.#readBuffer.subarray(0, bytes);
+    this.#receivedBytes += bytes;
+    if (this.#receivedBytes <= this.#receiveBytesMax && !this.destroyed) {
+      const chunk = secretBuffer(bytes);
+      chunk.set(arrived);
+      this.#received.push(chunk);
+      addon.wipe(arrived);
+      this.push(chunk);
+    } else {
+      addon.wipe(arrived);
+      this.destroy(new Error(`an answer of more than ${this.#receiveBytesMax} bytes`));
+    }
+    return true;
+  }
+}
+
+function connect({ host, port, secureContext }: SecretSocketOptions, onread: OnReadOpts): Socket {
+  if (secureContext === undefined) return connectTcp({ host, port, onread });
+  const options: ConnectionOptions & { onread: OnReadOpts } = {
+    host,
+    port,
+    secureContext,
+    servername: isIP(host) === 0 ? host : '',
+    // Whatever NODE_TLS_REJECT_UNAUTHORIZED says: keys do not go to somebody unknown.
+    rejectUnauthorized: true,
+    ALPNProtocols: ['http/1.1'],
+    onread,
+  };
+  return connectTls(options);
+}
