@@ -4,9 +4,13 @@ import { CIPHER_NAMES } from '../base/ciphers.js';
 import { packageVersion } from '../base/version.js';
 import { jobCancel } from './commands/job-cancel.js';
 import { jobList } from './commands/job-list.js';
+import { keyCheck } from './commands/key-check.js';
 import { keyExportLocal } from './commands/key-export-local.js';
 import { keyImportLocal } from './commands/key-import-local.js';
+import { keyRewrap } from './commands/key-rewrap.js';
+import { keySet } from './commands/key-set.js';
 import { keyStatus } from './commands/key-status.js';
+import { keyUsage } from './commands/key-usage.js';
 import { status } from './commands/status.js';
 import { volumeCreate } from './commands/volume-create.js';
 import { volumeDelete } from './commands/volume-delete.js';
@@ -130,6 +134,25 @@ function addKeyCommands(key: Command): void {
     .description('state, reason, checks, every DEK')
     .option(...JSON_OPTION)
     .action(keyStatus);
+  key
+    .command('check <uri>')
+    .description('dry run: exercise every permission that is needed, name the missing one')
+    .option(...JSON_OPTION)
+    .action(keyCheck);
+  key
+    .command('set <name> <uri>')
+    .description('put a volume under another KMS key, online')
+    .option('--reencrypt', 'then rewrite its data under a new DEK')
+    .action(keySet);
+  key
+    .command('rewrap <name>')
+    .description('wrap its DEKs anew, under the newest version of the same KMS key')
+    .action(keyRewrap);
+  key
+    .command('usage [uri]')
+    .description('what still depends on which key: is it safe to delete?')
+    .option(...JSON_OPTION)
+    .action(keyUsage);
   key
     .command('export-local <name> <file>')
     .description('passphrase-protected copy of the key local:NAME (or of the key of volume NAME)')

@@ -45,7 +45,7 @@ export function expectDuration(minMs: number, maxMs: number): string {
 
 const addressList = z.union([z.string(), z.array(z.string()).min(1)]);
 
-const keyUri = z.string().regex(KEY_URI_PATTERN);
+const keyUri = z.string().regex(KEY_URI_PATTERN, KEY_URI_EXPECTED);
 
 export const volumePinSchema = z.strictObject({
   uuid: z.uuid().optional(),

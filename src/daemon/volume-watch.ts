@@ -2,6 +2,7 @@
 import type { Clock } from '../base/clock.js';
 import { STOP_DEADLINE_MS } from '../base/limits.js';
 import type { WatchTarget } from '../keys/key-watch.js';
+import type { Superblock } from '../keys/superblock.js';
 import { firstState, type WatchPhase, type WatchState } from '../keys/watch-state.js';
 import type { Watchdog, WatchSubject } from '../keys/watchdog.js';
 import type { AuditLog } from './audit-log.js';
@@ -10,6 +11,7 @@ import type { ManagedVolume } from './managed-volume.js';
 import {
   type Actor,
   eventsSince,
+  rewrapEvents,
   type Snapshot,
   snapshotOf,
   type VolumeEvent,
@@ -42,6 +44,10 @@ export class VolumeWatch implements VolumeObserver {
     this.#record(eventsSince(name, before, volume, by));
     const subject = volume === undefined ? undefined : this.#subject(volume, volumes);
     this.#options.watchdog.follow(name, subject);
+  }
+
+  rewrapped(name: string, before: Superblock, after: Superblock, by: Actor): void {
+    this.#record(rewrapEvents(name, before, after, by));
   }
 
   #record(events: readonly VolumeEvent[]): void {

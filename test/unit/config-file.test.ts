@@ -101,6 +101,8 @@ describe('the configuration', () => {
     ['[volumes.v]\ncipher = "rot13"', 'volumes.v.cipher = "rot13"'],
     ['[volumes.v]\nuuid = "1"', 'volumes.v.uuid = "1"'],
     ['[volumes.v]\nkey = "nothing"', 'volumes.v.key = "nothing": expected a key URI'],
+    ['[volumes.v]\nkey = ["local:a", "nothing"]', 'volumes.v.key.1 = "nothing": expected a key URI'],
+    ['[volumes.v]\nkey = []', 'volumes.v.key = []'],
     ['[watchdog]\npoll_interval = "1ms"', 'watchdog.poll_interval = "1ms": expected a time from 100ms'],
     ['[watchdog]\npoll_interval = 10', 'watchdog.poll_interval = 10'],
     ['[watchdog]\nconfirm_after = "1h"', 'watchdog.confirm_after = "1h": expected a time from 0ms to 1m'],

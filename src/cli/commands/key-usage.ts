@@ -1,0 +1,37 @@
+import type { Command } from 'commander';
+import type { KeyUsage } from '../../admin/schemas.js';
+import { formatSize } from '../../base/units.js';
+import { clientFor, type ListingOptions } from '../context.js';
+import { print, printJson, printTable } from '../output.js';
+
+const HEAD = ['key', 'resolved', 'volume', 'DEK', 'version', 'segments', 'stored', 'safe to delete'];
+
+export async function keyUsage(
+  uri: string | undefined,
+  options: ListingOptions,
+  command: Command,
+): Promise<void> {
+  const keys = await clientFor(command).keyUsage(uri);
+  if (options.json) return printJson(keys);
+  if (keys.length === 0) return print('no volume depends on a key');
+  printTable(HEAD, keys.flatMap(rows));
+  const caveats = new Set(keys.flatMap((key) => key.caveats));
+  for (const caveat of caveats) print(`note: ${caveat}`);
+}
+
+function rows(key: KeyUsage): string[][] {
+  const named = [key.keyUri, key.resolvedKeyId ?? '-'];
+  const safe = key.safeToDelete ? 'yes, see the notes' : 'no';
+  if (key.volumes.length === 0) return [[...named, '-', '-', '-', '-', '-', safe]];
+  return key.volumes.flatMap(({ volume, deks }) => {
+    return deks.map((dek) => [
+      ...named,
+      volume,
+      `${dek.id} ${dek.state}${dek.exposed ? ' exposed' : ''}`,
+      dek.keyVersion === '' ? '-' : dek.keyVersion,
+      dek.segments === null ? '-' : String(dek.segments),
+      dek.bytes === null ? '-' : formatSize(dek.bytes),
+      safe,
+    ]);
+  });
+}

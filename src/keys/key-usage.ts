@@ -1,0 +1,66 @@
+/** Which KMS keys the DEKs of all volumes depend on, as their superblocks tell. Pure: who reads them says how far to trust them. */
+import type { DekState, Superblock } from './superblock.js';
+
+export interface KnownVolume {
+  readonly volume: string;
+  /** What is in use, and what the copies on the disk say: where they differ, each of their keys may be needed. */
+  readonly superblocks: readonly Superblock[];
+  /** Undefined where the volume is not open. */
+  readonly segmentsByDek: ReadonlyMap<number, { segments: number; bytes: number }> | undefined;
+  /** Why it may depend on more keys than `superblocks` name, one sentence each. */
+  readonly doubts: readonly string[];
+}
+
+export interface DekUse {
+  readonly id: number;
+  readonly state: DekState;
+  readonly exposed: boolean;
+  readonly keyVersion: string;
+  readonly segments: number | null;
+  readonly bytes: number | null;
+}
+
+export interface KeyUse {
+  readonly keyUri: string;
+  readonly resolvedKeyId: string;
+  readonly keyVersions: readonly string[];
+  readonly volumes: readonly { readonly volume: string; readonly deks: readonly DekUse[] }[];
+}
+
+/** One row for each pair of a key and a URI by which volumes name it, sorted. */
+export function keysInUse(volumes: readonly KnownVolume[]): KeyUse[] {
+  const names = new Map<string, { keyUri: string; resolvedKeyId: string }>();
+  for (const { superblocks } of volumes)
+    for (const { deks } of superblocks)
+      for (const { keyUri, resolvedKeyId } of deks)
+        names.set(JSON.stringify([keyUri, resolvedKeyId]), { keyUri, resolvedKeyId });
+  const sorted = [...names].sort(([a], [b]) => (a < b ? -1 : 1));
+  return sorted.map(([, { keyUri, resolvedKeyId }]) => {
+    const users = volumes
+      .map((known) => ({ volume: known.volume, deks: deksUnder(known, keyUri, resolvedKeyId) }))
+      .filter(({ deks }) => deks.length > 0);
+    const versions = users.flatMap(({ deks }) => deks.map((dek) => dek.keyVersion));
+    const keyVersions = [...new Set(versions)].filter((version) => version !== '').sort();
+    return { keyUri, resolvedKeyId, keyVersions, volumes: users };
+  });
+}
+
+/** The first superblock that names a DEK under this key speaks for it. */
+function deksUnder({ superblocks, segmentsByDek }: KnownVolume, uri: string, resolved: string): DekUse[] {
+  const uses = new Map<number, DekUse>();
+  for (const { deks } of superblocks) {
+    for (const { id, state, exposed, keyVersion, keyUri, resolvedKeyId } of deks) {
+      if (keyUri !== uri || resolvedKeyId !== resolved || uses.has(id)) continue;
+      const stored = segmentsByDek?.get(id) ?? { segments: 0, bytes: 0 };
+      const amounts = segmentsByDek === undefined ? { segments: null, bytes: null } : stored;
+      uses.set(id, { id, state, exposed, keyVersion, ...amounts });
+    }
+  }
+  return [...uses.values()];
+}
+
+/** True where the URI spells the key itself out, as an ARN or a key id does and an alias does not. */
+export function spellsOut(uri: string, resolvedKeyId: string): boolean {
+  const key = uri.replace(/^[^:]*:\/*/, '');
+  return resolvedKeyId === key || resolvedKeyId.endsWith(`/${key}`);
+}
