@@ -100,6 +100,8 @@ export class KmsFake {
     const server = createServer((request, response) => {
       void this.#handle(request, response);
     });
+    // A connection that the server ends just as a client uses it again would look like a fault.
+    server.keepAliveTimeout = 0;
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.listen(this.#port, HOST, resolve);
@@ -137,7 +139,8 @@ export class KmsFake {
       AWS_REGION: REGION,
       AWS_ACCESS_KEY_ID: credentials.accessKeyId,
       AWS_SECRET_ACCESS_KEY: credentials.secretAccessKey,
-      ...(credentials.sessionToken === undefined ? {} : { AWS_SESSION_TOKEN: credentials.sessionToken }),
+      AWS_SESSION_TOKEN: credentials.sessionToken ?? '',
+      AWS_PROFILE: '',
       AWS_CONFIG_FILE: '/dev/null',
       AWS_SHARED_CREDENTIALS_FILE: '/dev/null',
       AWS_EC2_METADATA_DISABLED: 'true',

@@ -58,7 +58,7 @@ Credentials that expire; what was asked and answered:
   ${control({ do: 'expire-access-key', accessKeyId: fake.daemonCredentials.accessKeyId })}
   ${control({ do: 'requests' })}
 
-Every change takes "afterRequests" and "afterMs", to come late.
+Changes of keys, aliases and permissions take "afterRequests" and "afterMs", to show late.
 `;
 }
 

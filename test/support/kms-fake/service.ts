@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Account, Call } from './account.js';
-import { AwsError, serialization } from './errors.js';
+import { AwsError } from './errors.js';
 import { FAULT_ERRORS, type FaultKind, type Faults } from './faults.js';
 import { OPERATIONS } from './operations/table.js';
 import type { RequestLog, RequestRecord } from './request-log.js';
@@ -11,7 +11,6 @@ import { verifySignature } from './sigv4.js';
 
 const CONTENT_TYPE = 'application/x-amz-json-1.1';
 const TARGET_PREFIX = 'TrentService.';
-const BODY_BYTES_MAX = 1024 * 1024;
 
 interface Answer {
   readonly status: number;
@@ -92,7 +91,6 @@ export class KmsService {
       this.#account.now(),
     );
     record.principal = accessKey.principal;
-    if (body.length > BODY_BYTES_MAX) throw serialization('The request is too large');
     return run(new Call(this.#account, accessKey.principal, record), body);
   }
 }

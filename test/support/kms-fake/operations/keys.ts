@@ -27,7 +27,7 @@ export const createKey = operation(
 );
 
 /** Answers in every state of a key. */
-export const describeKey = operation({ ...model, GrantTokens: optional('strings') }, (call, input) => {
+export const describeKey = operation(model, (call, input) => {
   call.record.key = input.KeyId;
   const key = call.account.keys.resolve(input.KeyId);
   call.record.key = key.arn;
