@@ -8,7 +8,11 @@ namespace sealbd {
 // saves them to memory next (a signal, a switch to another thread, the lookup of a lazy symbol) would save round keys.
 void scrub();
 
-// Does so on every way out. Declared before anything else of an operation, so that it comes after the variables are
+// The same, deep enough for what the runtime did with a secret before it called JavaScript. To be called from a later
+// turn of the event loop: what is above the caller stays.
+void scrub_runtime();
+
+// Does scrub() on every way out. Declared before anything else of an operation, so that it comes after the variables are
 // gone, which wipe themselves where they are secret.
 class ScrubOnExit {
  public:

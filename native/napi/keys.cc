@@ -1,4 +1,4 @@
-// secureMemory*, key*, segmentKeyDerive, segmentKeyRelease.
+// secureMemory*, key*, scrubStack, segmentKeyDerive, segmentKeyRelease.
 #include <napi.h>
 
 #include <cstring>
@@ -76,6 +76,11 @@ Napi::Value export_base64(const Napi::CallbackInfo& info) {
   const KeyUse use(handle_arg(info, 0, "key"));
   require_ok(info.Env(), use.status());
   base64_encode_key(std::span<const uint8_t, kKeyBytes>(use.bytes(), kKeyBytes), text);
+  return info.Env().Undefined();
+}
+
+Napi::Value scrub_stack(const Napi::CallbackInfo& info) {
+  scrub_runtime();
   return info.Env().Undefined();
 }
 
@@ -172,6 +177,7 @@ const Registrar registrar([](Napi::Env env, Napi::Object exports) {
   export_function(env, exports, "keyImport", import_bytes);
   export_function(env, exports, "keyImportBase64", import_base64);
   export_function(env, exports, "keyExportBase64", export_base64);
+  export_function(env, exports, "scrubStack", scrub_stack);
   export_function(env, exports, "keyRetain", retain);
   export_function(env, exports, "keyRelease", release);
   export_function(env, exports, "keyRevoke", revoke);

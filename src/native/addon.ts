@@ -107,8 +107,13 @@ export interface Addon {
   keyImport(bytes: Uint8Array): KeyHandle;
   /** The same for base64 text (44 characters at `start`); the text is overwritten with '*'. */
   keyImportBase64(text: Uint8Array, start: number): KeyHandle;
-  /** Writes the key as 44 base64 characters to `text` at `start`. For the local: keyring file alone. */
+  /** Writes the key as 44 base64 characters to `text` at `start`. For the local: keyring file, and to be wrapped by a KMS. */
   keyExportBase64(key: KeyHandle, text: Uint8Array, start: number): void;
+  /**
+   * Overwrites the 64 KiB of stack below the caller, where Node leaves what it read from a TLS connection. For a later
+   * turn of the event loop than that of the read.
+   */
+  scrubStack(): void;
   keyRetain(key: KeyHandle): void;
   /** The last release wipes the slot, and revokes and wipes every segment key derived from it, as keyRevoke does. */
   keyRelease(key: KeyHandle): void;

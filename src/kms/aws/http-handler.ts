@@ -109,6 +109,9 @@ export class SecretHttpHandler {
       signal?.removeEventListener('abort', abort);
       this.#open.delete(socket);
       socket.destroy();
+      // Out of the call that read the socket: what it left on the stack is below us then.
+      await new Promise((resolve) => setImmediate(resolve));
+      addon.scrubStack();
     }
   }
 
@@ -174,8 +177,7 @@ function collect(incoming: IncomingMessage): Promise<Answer> {
         headers: headersOf(incoming),
         body: body.subarray(0, length),
       };
-      // Out of the call that read the socket: what it left on the stack is below us then, and gets scrubbed.
-      setImmediate(resolve, answer);
+      resolve(answer);
     });
   }).catch((error: unknown) => {
     addon.wipe(body);
