@@ -1,6 +1,18 @@
 /** What the admin API asks of the daemon. Everything rejects with a SealbdError. */
 import type { z } from 'zod';
-import type { createVolumeSchema, DaemonStatus, JobInfo, KeyStatus, VolumeInfo } from './schemas.js';
+import type {
+  createVolumeSchema,
+  DaemonStatus,
+  EncryptVolume,
+  JobInfo,
+  KeyChange,
+  KeyReport,
+  KeySet,
+  KeyStatus,
+  KeyUsage,
+  RotatedKey,
+  VolumeInfo,
+} from './schemas.js';
 
 /** Who asked: the command line (as it says of itself) or another client, and from where. */
 export interface Caller {
@@ -22,18 +34,27 @@ export interface AdminBackend {
   backUpHeader(name: string): Promise<Uint8Array>;
   restoreHeader(name: string, file: Uint8Array, force: boolean, caller: Caller): Promise<VolumeInfo>;
   verifyVolume(name: string): Promise<JobInfo>;
+  encryptVolume(name: string, request: EncryptVolume, caller: Caller): Promise<RotatedKey>;
 
   /** Every volume that has a key. */
   keyStatus(): Promise<KeyStatus[]>;
   /** The same of one volume; where it is not open its key is checked first. */
   keyStatusOf(name: string, caller: Caller): Promise<KeyStatus[]>;
+  /** Puts the DEKs of a volume under another key; with `reencrypt` a rotation follows that rewrites the data. */
+  setKey(name: string, keyUri: string, reencrypt: boolean, caller: Caller): Promise<KeySet>;
+  rotateKey(name: string, reencrypt: boolean, caller: Caller): Promise<RotatedKey>;
+  rewrapKey(name: string, caller: Caller): Promise<KeyChange>;
+  /** A dry run of everything that is asked of a key. */
+  checkKey(keyUri: string): Promise<KeyReport>;
+  /** Of every key that a volume depends on, or of one. */
+  keyUsage(keyUri: string | undefined): Promise<KeyUsage[]>;
   /** `name` is that of a local: key, or of a volume under one. */
   exportLocalKey(name: string, passphrase: string): Promise<{ name: string; file: string }>;
   importLocalKey(name: string, passphrase: string, file: string): Promise<{ name: string; added: boolean }>;
 
   listJobs(): JobInfo[];
   job(id: string): JobInfo;
-  cancelJob(id: string): Promise<JobInfo>;
+  cancelJob(id: string, caller: Caller): Promise<JobInfo>;
 
   /** Prometheus text, and its content type. */
   metrics(): Promise<{ contentType: string; text: string }>;

@@ -10,8 +10,13 @@ import {
   headerFileSchema,
   importedKeySchema,
   jobInfoSchema,
+  keyChangeSchema,
   keyFileSchema,
+  keyReportSchema,
+  keySetSchema,
   keyStatusSchema,
+  keyUsageSchema,
+  rotatedSchema,
   statusSchema,
   volumeInfoSchema,
 } from './schemas.js';
@@ -47,11 +52,17 @@ export class AdminClient {
     this.#call('PUT', volumePath(name, 'header'), volumeInfoSchema, { file: file.toString('base64'), force });
 
   keyStatus = (name?: string) =>
-    this.#call(
-      'GET',
-      name === undefined ? '/v1/keys' : `/v1/keys/${encodeURIComponent(name)}`,
-      z.array(keyStatusSchema),
-    );
+    this.#call('GET', name === undefined ? '/v1/keys' : keyPath(name), z.array(keyStatusSchema));
+  setKey = (name: string, keyUri: string, reencrypt: boolean) =>
+    this.#call('POST', keyPath(name, 'set'), keySetSchema, { keyUri, reencrypt });
+  rotateKey = (name: string, reencrypt: boolean) =>
+    this.#call('POST', keyPath(name, 'rotate'), rotatedSchema, { reencrypt });
+  encryptVolume = (name: string, keyUri: string, cipher?: string) =>
+    this.#call('POST', volumePath(name, 'encrypt'), rotatedSchema, { keyUri, cipher });
+  rewrapKey = (name: string) => this.#call('POST', keyPath(name, 'rewrap'), keyChangeSchema);
+  checkKey = (keyUri: string) => this.#call('POST', '/v1/key-check', keyReportSchema, { keyUri });
+  keyUsage = (keyUri?: string) =>
+    this.#call('POST', '/v1/key-usage', z.array(keyUsageSchema), keyUri === undefined ? {} : { keyUri });
   exportLocalKey = (name: string, passphrase: string) =>
     this.#call('POST', localKeyPath(name, 'export'), keyFileSchema, { passphrase });
   importLocalKey = (name: string, passphrase: string, file: string) =>
@@ -126,6 +137,11 @@ async function readText(incoming: IncomingMessage): Promise<string> {
 
 function volumePath(name: string, action?: string): string {
   const path = `/v1/volumes/${encodeURIComponent(name)}`;
+  return action === undefined ? path : `${path}/${action}`;
+}
+
+function keyPath(name: string, action?: string): string {
+  const path = `/v1/keys/${encodeURIComponent(name)}`;
   return action === undefined ? path : `${path}/${action}`;
 }
 

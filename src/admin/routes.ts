@@ -6,18 +6,28 @@ import type { AdminBackend, Caller } from './backend.js';
 import {
   CLI_AGENT,
   createVolumeSchema,
+  encryptVolumeSchema,
   headerFileSchema,
   importedKeySchema,
   importKeySchema,
   jobInfoSchema,
+  keyChangeSchema,
   keyFileSchema,
+  keyReportSchema,
+  keySetSchema,
   keyStatusSchema,
+  keyUriSchema,
+  keyUsageSchema,
   nameSchema,
   noBodySchema,
   passphraseSchema,
   resizeVolumeSchema,
   restoreHeaderSchema,
+  rotatedSchema,
+  rotateKeySchema,
+  setKeySchema,
   statusSchema,
+  usageOfSchema,
   volumeInfoSchema,
 } from './schemas.js';
 
@@ -110,6 +120,13 @@ function addVolumeRoutes(add: Add, backend: AdminBackend): void {
     run: (_, name) => backend.verifyVolume(name),
   });
   add({
+    method: 'POST',
+    url: `${one}/encrypt`,
+    body: encryptVolumeSchema,
+    answer: rotatedSchema,
+    run: (body, name, caller) => backend.encryptVolume(name, body, caller),
+  });
+  add({
     method: 'GET',
     url: `${one}/header`,
     body: none,
@@ -138,6 +155,41 @@ function addKeyRoutes(add: Add, backend: AdminBackend): void {
   });
   add({
     method: 'POST',
+    url: '/v1/keys/:id/set',
+    body: setKeySchema,
+    answer: keySetSchema,
+    run: (body, name, caller) => backend.setKey(name, body.keyUri, body.reencrypt, caller),
+  });
+  add({
+    method: 'POST',
+    url: '/v1/keys/:id/rotate',
+    body: rotateKeySchema,
+    answer: rotatedSchema,
+    run: (body, name, caller) => backend.rotateKey(name, body.reencrypt, caller),
+  });
+  add({
+    method: 'POST',
+    url: '/v1/keys/:id/rewrap',
+    body: noBodySchema,
+    answer: keyChangeSchema,
+    run: (_, name, caller) => backend.rewrapKey(name, caller),
+  });
+  add({
+    method: 'POST',
+    url: '/v1/key-check',
+    body: keyUriSchema,
+    answer: keyReportSchema,
+    run: (body) => backend.checkKey(body.keyUri),
+  });
+  add({
+    method: 'POST',
+    url: '/v1/key-usage',
+    body: usageOfSchema,
+    answer: z.array(keyUsageSchema),
+    run: (body) => backend.keyUsage(body.keyUri),
+  });
+  add({
+    method: 'POST',
     url: '/v1/local-keys/:id/export',
     body: passphraseSchema,
     answer: keyFileSchema,
@@ -162,7 +214,7 @@ function addJobRoutes(add: Add, backend: AdminBackend): void {
     url: '/v1/jobs/:id',
     body: none,
     answer: job,
-    run: (_, id) => backend.cancelJob(id),
+    run: (_, id, caller) => backend.cancelJob(id, caller),
   });
 }
 

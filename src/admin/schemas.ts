@@ -15,7 +15,7 @@ const bytes = z.int().min(0);
 export const VOLUME_STATES = ['serving', 'stopped', 'key-invalid', 'failed'] as const;
 export const KEY_STATES = ['valid', 'unreachable', 'invalid', 'damaged'] as const;
 export const JOB_STATES = ['running', 'done', 'failed', 'cancelled'] as const;
-export const JOB_KINDS = ['verify'] as const;
+export const JOB_KINDS = ['verify', 'reencrypt', 'encrypt'] as const;
 
 /** Identity is null where no superblock can be read; `mappedBytes` where nothing tells. */
 export const volumeInfoSchema = z.object({
@@ -59,6 +59,70 @@ export const keyStatusSchema = z.object({
 });
 export type KeyStatus = z.infer<typeof keyStatusSchema>;
 
+export const setKeySchema = z.strictObject({ keyUri: z.string(), reencrypt: z.boolean().default(false) });
+export const keyUriSchema = z.strictObject({ keyUri: z.string() });
+export const usageOfSchema = z.strictObject({ keyUri: z.string().optional() });
+
+/** What came of `key set` and `key rewrap`. */
+export const keyChangeSchema = z.object({
+  volume: z.string(),
+  /** False where the DEKs are under the key that they were under before. */
+  moved: z.boolean(),
+  from: z.object({ keyUri: z.string(), resolvedKeyId: z.string() }),
+  keyUri: z.string(),
+  resolvedKeyId: z.string(),
+  keyVersion: z.string(),
+  /** Ids of the DEKs, all of which were wrapped anew. */
+  deks: z.array(z.int()),
+  /** One of them was once under `local:`. */
+  exposed: z.boolean(),
+});
+export type KeyChange = z.infer<typeof keyChangeSchema>;
+
+export const rotateKeySchema = z.strictObject({ reencrypt: z.boolean().default(false) });
+export const encryptVolumeSchema = z.strictObject({
+  keyUri: z.string(),
+  cipher: z.enum(CIPHER_NAMES).exclude(['none']).default('aes-256-gcm'),
+});
+export type EncryptVolume = z.output<typeof encryptVolumeSchema>;
+
+export const keyReportSchema = z.object({
+  keyUri: z.string(),
+  resolvedKeyId: z.string().nullable(),
+  keyVersion: z.string().nullable(),
+  ok: z.boolean(),
+  steps: z.array(
+    z.object({
+      permission: z.string(),
+      outcome: z.enum(['ok', 'denied', 'failed', 'skipped']),
+      error: z.string().optional(),
+      fix: z.string().optional(),
+    }),
+  ),
+  warnings: z.array(z.string()),
+});
+export type KeyReport = z.infer<typeof keyReportSchema>;
+
+export const keyUsageSchema = z.object({
+  keyUri: z.string(),
+  /** Null where the key service did not tell. */
+  resolvedKeyId: z.string().nullable(),
+  keyVersions: z.array(z.string()),
+  volumes: z.array(
+    z.object({
+      volume: z.string(),
+      deks: z.array(
+        dekStatusSchema
+          .pick({ id: true, state: true, exposed: true, segments: true, bytes: true })
+          .extend({ keyVersion: z.string() }),
+      ),
+    }),
+  ),
+  safeToDelete: z.boolean(),
+  caveats: z.array(z.string()),
+});
+export type KeyUsage = z.infer<typeof keyUsageSchema>;
+
 export const verifyResultSchema = z.object({
   checkedBlocks: bytes,
   /** Device ranges, bytes, that can't be read any more. */
@@ -80,6 +144,22 @@ export const jobInfoSchema = z.object({
   error: z.object({ code: z.string(), message: z.string() }).nullable(),
   result: verifyResultSchema.nullable(),
 });
+/** What came of `key set`: with --reencrypt a rotation follows, whose job rewrites the data. */
+export const keySetSchema = keyChangeSchema.extend({ job: jobInfoSchema.nullable() });
+export type KeySet = z.infer<typeof keySetSchema>;
+
+/** What came of `key rotate` and `volume encrypt`. */
+export const rotatedSchema = z.object({
+  volume: z.string(),
+  keyUri: z.string(),
+  resolvedKeyId: z.string(),
+  /** The DEK that seals what is new. */
+  dekId: z.int(),
+  exposed: z.boolean(),
+  /** Rewrites the old data, where that was asked for. */
+  job: jobInfoSchema.nullable(),
+});
+export type RotatedKey = z.infer<typeof rotatedSchema>;
 export type JobInfo = z.infer<typeof jobInfoSchema>;
 
 export const statusSchema = z.object({

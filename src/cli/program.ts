@@ -8,12 +8,14 @@ import { keyCheck } from './commands/key-check.js';
 import { keyExportLocal } from './commands/key-export-local.js';
 import { keyImportLocal } from './commands/key-import-local.js';
 import { keyRewrap } from './commands/key-rewrap.js';
+import { keyRotate } from './commands/key-rotate.js';
 import { keySet } from './commands/key-set.js';
 import { keyStatus } from './commands/key-status.js';
 import { keyUsage } from './commands/key-usage.js';
 import { status } from './commands/status.js';
 import { volumeCreate } from './commands/volume-create.js';
 import { volumeDelete } from './commands/volume-delete.js';
+import { volumeEncrypt } from './commands/volume-encrypt.js';
 import { volumeHeaderBackup } from './commands/volume-header-backup.js';
 import { volumeHeaderRestore } from './commands/volume-header-restore.js';
 import { volumeInfo } from './commands/volume-info.js';
@@ -94,6 +96,18 @@ function addVolumeCommands(volume: Command): void {
     .option(...JSON_OPTION)
     .action(volumeInfo);
   volume
+    .command('encrypt <name>')
+    .description('convert a volume of the cipher none, in place and online')
+    .requiredOption('--key <uri>', 'KMS key that wraps its DEK')
+    .addOption(
+      new Option('--cipher <cipher>')
+        .choices(CIPHER_NAMES.filter((cipher) => cipher !== 'none'))
+        .default('aes-256-gcm'),
+    )
+    .option('--detach', 'do not wait for the rewriting')
+    .option(...JSON_OPTION)
+    .action(volumeEncrypt);
+  volume
     .command('resize <name> <size>')
     .description('change the size, online')
     .option('--shrink', 'allow a smaller size; what lies behind it is lost')
@@ -143,7 +157,15 @@ function addKeyCommands(key: Command): void {
     .command('set <name> <uri>')
     .description('put a volume under another KMS key, online')
     .option('--reencrypt', 'then rewrite its data under a new DEK')
+    .option('--detach', 'do not wait for the rewriting')
     .action(keySet);
+  key
+    .command('rotate <name>')
+    .description('a new DEK for what is written from now on, online')
+    .option('--reencrypt', 'rewrite the old data too, and destroy the old DEKs')
+    .option('--detach', 'do not wait for the rewriting')
+    .option(...JSON_OPTION)
+    .action(keyRotate);
   key
     .command('rewrap <name>')
     .description('wrap its DEKs anew, under the newest version of the same KMS key')

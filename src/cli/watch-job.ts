@@ -2,7 +2,7 @@
 import { SingleBar } from 'cli-progress';
 import type { AdminClient } from '../admin/client.js';
 import type { JobInfo } from '../admin/schemas.js';
-import { formatSize } from '../base/units.js';
+import { formatDuration, formatSize } from '../base/units.js';
 import { note } from './output.js';
 
 const POLL_MS = 200;
@@ -20,10 +20,14 @@ export async function watchJob(client: AdminClient, started: JobInfo): Promise<J
     stream: process.stderr,
     noTTYOutput: true,
     notTTYSchedule: NON_TTY_LINE_MS,
-    format: `${started.kind} ${started.volume} [{bar}] {percentage}% {done} of {all}`,
+    format: `${started.kind} ${started.volume} [{bar}] {percentage}% {done} of {all}, {rate}/s, {left} left`,
     hideCursor: true,
   });
-  const shown = (job: JobInfo) => ({ done: formatSize(job.doneBytes), all: formatSize(job.totalBytes) });
+  const pace = new Pace();
+  const shown = (job: JobInfo) => ({
+    ...{ done: formatSize(job.doneBytes), all: formatSize(job.totalBytes) },
+    ...pace.of(job, performance.now()),
+  });
   bar.start(started.totalBytes, started.doneBytes, shown(started));
   try {
     let job = started;
@@ -37,5 +41,24 @@ export async function watchJob(client: AdminClient, started: JobInfo): Promise<J
   } finally {
     bar.stop();
     process.removeListener('SIGINT', onInterrupt);
+  }
+}
+
+const PACE_WINDOW_MS = 10_000;
+
+/** The rate of the last seconds, and how long the rest takes at it. */
+class Pace {
+  readonly #seen: { readonly at: number; readonly done: number }[] = [];
+
+  of(job: Pick<JobInfo, 'doneBytes' | 'totalBytes'>, now: number): { rate: string; left: string } {
+    this.#seen.push({ at: now, done: job.doneBytes });
+    while (this.#seen.length > 2 && now - this.#seen[0].at > PACE_WINDOW_MS) this.#seen.shift();
+    const { at, done } = this.#seen[0];
+    const rate = now > at ? Math.max(0, ((job.doneBytes - done) / (now - at)) * 1000) : 0;
+    const left = (job.totalBytes - job.doneBytes) / rate;
+    return {
+      rate: formatSize(Math.round(rate)),
+      left: Number.isFinite(left) ? formatDuration(Math.round(left) * 1000) : '?',
+    };
   }
 }

@@ -1,19 +1,32 @@
 /** The admin API's side of the daemon: manager, jobs and keys behind one interface. */
 import type { AdminBackend, Caller } from '../admin/backend.js';
 import { type NbdMetrics, renderMetrics, type VolumeMetrics } from '../admin/metrics.js';
-import type { DaemonStatus, JobInfo, KeyStatus, VolumeInfo } from '../admin/schemas.js';
+import type {
+  DaemonStatus,
+  EncryptVolume,
+  JobInfo,
+  KeyChange,
+  KeyReport,
+  KeySet,
+  KeyStatus,
+  KeyUsage,
+  RotatedKey,
+  VolumeInfo,
+} from '../admin/schemas.js';
 import { SealbdError } from '../base/errors.js';
 import type { Watchdog } from '../keys/watchdog.js';
 import type { NbdServerStats } from '../nbd/server.js';
 import type { EngineStats } from './engine.js';
 import type { Jobs } from './jobs.js';
+import type { KeyOperations } from './key-operations.js';
 import type { LocalKeys } from './local-keys.js';
 import type { ManagedVolume } from './managed-volume.js';
 import type { NbdService } from './nbd-service.js';
+import type { Rotations } from './rotations.js';
 import type { VolumeFiles } from './volume-files.js';
 import type { VolumeManager } from './volume-manager.js';
 import type { CreateVolumeRequest } from './volume-request.js';
-import { keyView, volumeView } from './volume-views.js';
+import { keyView, rotatedView, volumeView } from './volume-views.js';
 
 export interface DaemonFacts {
   readonly version: string;
@@ -33,6 +46,8 @@ export interface DaemonParts {
   readonly volumes: VolumeManager;
   readonly files: VolumeFiles;
   readonly jobs: Jobs;
+  readonly keys: KeyOperations;
+  readonly rotations: Rotations;
   readonly localKeys: LocalKeys;
   readonly watchdog: Watchdog;
 }
@@ -124,6 +139,35 @@ export class DaemonBackend implements AdminBackend {
     return view === undefined ? [] : [view];
   }
 
+  async setKey(name: string, keyUri: string, reencrypt: boolean, caller: Caller): Promise<KeySet> {
+    const change = await this.#parts.keys.set(name, keyUri, caller);
+    if (!reencrypt) return { ...change, job: null };
+    const { job } = await this.rotateKey(name, true, caller);
+    return { ...change, job };
+  }
+
+  async rotateKey(name: string, reencrypt: boolean, caller: Caller): Promise<RotatedKey> {
+    const { rotations, volumes } = this.#parts;
+    return rotatedView(name, await rotations.rotate(volumes, name, reencrypt, caller));
+  }
+
+  async encryptVolume(name: string, { keyUri, cipher }: EncryptVolume, caller: Caller): Promise<RotatedKey> {
+    const { rotations, volumes } = this.#parts;
+    return rotatedView(name, await rotations.encrypt(volumes, name, keyUri, cipher, caller));
+  }
+
+  rewrapKey(name: string, caller: Caller): Promise<KeyChange> {
+    return this.#parts.keys.rewrap(name, caller);
+  }
+
+  checkKey(keyUri: string): Promise<KeyReport> {
+    return this.#parts.keys.check(keyUri);
+  }
+
+  keyUsage(keyUri: string | undefined): Promise<KeyUsage[]> {
+    return this.#parts.keys.usage(keyUri);
+  }
+
   exportLocalKey(name: string, passphrase: string): Promise<{ name: string; file: string }> {
     return this.#parts.localKeys.exportKey(name, passphrase);
   }
@@ -140,8 +184,10 @@ export class DaemonBackend implements AdminBackend {
     return this.#parts.jobs.get(id);
   }
 
-  cancelJob(id: string): Promise<JobInfo> {
-    return this.#parts.jobs.cancel(id);
+  async cancelJob(id: string, caller: Caller): Promise<JobInfo> {
+    const job = await this.#parts.jobs.cancel(id);
+    await this.#parts.rotations.cancelled(this.#parts.volumes, job, caller);
+    return job;
   }
 
   metrics(): Promise<{ contentType: string; text: string }> {

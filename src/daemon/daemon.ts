@@ -21,8 +21,10 @@ import { DataDirectory } from './data-directory.js';
 import { EventHook } from './event-hook.js';
 import { VolumeExports } from './exports.js';
 import { Jobs } from './jobs.js';
+import { KeyOperations } from './key-operations.js';
 import { LocalKeys } from './local-keys.js';
 import { listenNbd } from './nbd-service.js';
+import { Rotations } from './rotations.js';
 import { openEngine } from './volume-engine.js';
 import { STARTUP } from './volume-events.js';
 import { VolumeFiles } from './volume-files.js';
@@ -89,16 +91,17 @@ async function start(
   const { observer, watchdog } = await openWatch(config, data, { clock, random, log }, undo);
   const engine = openEngine(config.tuning);
   undo.push(() => engine.close());
+  const { pins } = config;
+  const rotations = new Rotations({ jobs, providers, watchdog, pins, clock, log });
   const volumes = new VolumeManager({
-    files,
-    engine,
-    providers,
-    jobs,
-    pins: config.pins,
-    clock,
-    random,
-    log,
-    observer,
+    ...{ files, engine, providers, jobs, pins, clock, random, log },
+    observer: {
+      deksChanged: (...change) => observer.deksChanged(...change),
+      settled: (...operation) => {
+        observer.settled(...operation);
+        rotations.settled(...operation);
+      },
+    },
   });
   undo.push(() => volumes.closeAll());
   undo.push(async () => watchdog.close());
@@ -130,7 +133,9 @@ async function start(
     volumes,
     files,
     jobs,
+    rotations,
     watchdog,
+    keys: new KeyOperations({ volumes, watchdog, providers, pins: config.pins, clock }),
     localKeys: new LocalKeys(keyringOf(data.path), volumes, random),
   });
   await listenAdmin(config, backend, log, admin, undo);

@@ -10,6 +10,9 @@ export interface JobControl {
   onProgress(doneBytes: number, totalBytes: number): void;
 }
 
+/** What a job does; only a verification has a result to show. */
+type Work = (control: JobControl) => Promise<VerifyResult | undefined>;
+
 interface Job {
   readonly id: string;
   readonly kind: JobInfo['kind'];
@@ -36,17 +39,13 @@ export class Jobs {
     this.#log = log;
   }
 
-  /** CONFLICT where the volume has a job of this kind already, or too many jobs run. */
-  start(
-    kind: JobInfo['kind'],
-    volume: string,
-    work: (control: JobControl) => Promise<VerifyResult>,
-  ): JobInfo {
+  /** CONFLICT where the volume has a job of this kind already, or (but with `always`) too many jobs run. */
+  start(kind: JobInfo['kind'], volume: string, work: Work, { always = false } = {}): JobInfo {
     const running = this.#running();
-    if (running.some((job) => job.volume === volume && job.kind === kind)) {
+    if (this.#runningJob(volume, kind) !== undefined) {
       throw new SealbdError('CONFLICT', `volume "${volume}" has a ${kind} job under way`);
     }
-    if (running.length >= JOBS_RUNNING_MAX) {
+    if (running.length >= JOBS_RUNNING_MAX && !always) {
       throw new SealbdError('CONFLICT', `${JOBS_RUNNING_MAX} jobs are under way; more are not started`);
     }
     const job: Job = {
@@ -68,6 +67,21 @@ export class Jobs {
     this.#jobs.set(job.id, job);
     job.ended = this.#run(job, work);
     return view(job);
+  }
+
+  /** The job of this kind that runs on this volume. */
+  running(volume: string, kind: JobInfo['kind']): JobInfo | undefined {
+    const job = this.#runningJob(volume, kind);
+    return job === undefined ? undefined : view(job);
+  }
+
+  /** Resolves when no job of this kind runs on this volume. */
+  async ended(volume: string, kind: JobInfo['kind']): Promise<void> {
+    await this.#runningJob(volume, kind)?.ended;
+  }
+
+  #runningJob(volume: string, kind: JobInfo['kind']): Job | undefined {
+    return this.#running().find((job) => job.volume === volume && job.kind === kind);
   }
 
   list(): JobInfo[] {
@@ -95,7 +109,7 @@ export class Jobs {
     for (const job of this.#running()) if (volume === undefined || job.volume === volume) job.abort.abort();
   }
 
-  async #run(job: Job, work: (control: JobControl) => Promise<VerifyResult>): Promise<void> {
+  async #run(job: Job, work: Work): Promise<void> {
     const fields = { job: job.id, kind: job.kind, volume: job.volume };
     this.#log.info(fields, 'job started');
     try {

@@ -17,6 +17,7 @@ import type { KeyState } from '../keys/watch-state.js';
 import { KmsError } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
 import type { Store } from '../store/store.js';
+import { finishSwitch, identityOf } from './dek-rotation.js';
 import type { Engine, EngineVolume } from './engine.js';
 
 export type VolumeState = (typeof VOLUME_STATES)[number];
@@ -60,6 +61,7 @@ export class ManagedVolume {
   #abandoned = false;
   #epoch = 0;
   #waiting = false;
+  #rotatedDek: number | undefined;
 
   constructor(options: ManagedVolumeOptions) {
     this.name = options.name;
@@ -103,6 +105,11 @@ export class ManagedVolume {
     return this.#waiting;
   }
 
+  /** The DEK of a rotation that a crash had cut, and that the last opening ended. */
+  get rotatedDek(): number | undefined {
+    return this.#rotatedDek;
+  }
+
   waitForKey(): void {
     this.#waiting = true;
   }
@@ -124,22 +131,16 @@ export class ManagedVolume {
   /** Opens and serves, or rejects with the reason that `state` and `reason` show from then on. */
   async open(): Promise<void> {
     if (this.#open !== undefined) return;
-    if (this.#abandoned) {
-      throw new SealbdError(
-        'FAILED',
-        `volume "${this.name}" did not stop in time; only a restart opens it again`,
-      );
-    }
+    this.#assertNotAbandoned();
     let header: VolumeHeader | undefined;
     try {
       await this.#readForDisplay();
       const { store, providers, pins, log, clock } = this.#options;
       header = await VolumeHeader.open({ store, providers, pins, log });
       this.noteKey('valid', undefined);
-      const { uuid, sizeBytes, suite, activeDek } = header.superblock;
-      const { deks } = header;
-      const identity = { name: this.name, uuid, sizeBytes, suite, deks, activeDek };
+      const identity = { name: this.name, ...identityOf(header) };
       const device = await this.#options.engine.open({ ...identity, store, clock, log, fresh: false });
+      this.#rotatedDek = await this.#finishSwitch(header, device);
       this.#open = { header, device };
       this.#epoch += 1;
       this.#waiting = false;
@@ -148,6 +149,28 @@ export class ManagedVolume {
       this.fail(error);
       throw error;
     }
+  }
+
+  /** Lends the header to an operation on the keys. That of a volume that is not open is unwrapped for it, then wiped. */
+  async withHeader(operation: (header: VolumeHeader) => Promise<void>): Promise<void> {
+    if (this.#open !== undefined) return operation(this.#open.header);
+    this.#assertNotAbandoned();
+    const { store, providers, pins, log } = this.#options;
+    const header = await VolumeHeader.open({ store, providers, pins, log });
+    try {
+      await operation(header);
+    } finally {
+      this.#superblock = header.superblock;
+      header.revoke();
+    }
+  }
+
+  #assertNotAbandoned(): void {
+    if (!this.#abandoned) return;
+    throw new SealbdError(
+      'FAILED',
+      `volume "${this.name}" did not stop in time; only a restart opens it again`,
+    );
   }
 
   /** Stops the engine and wipes the DEKs, whatever the engine does, at the deadline. */
@@ -225,6 +248,18 @@ export class ManagedVolume {
     if (sizeBytes > header.superblock.sizeBytes) await header.update({ sizeBytes });
     await device.resize(sizeBytes);
     if (sizeBytes !== header.superblock.sizeBytes) await header.update({ sizeBytes });
+  }
+
+  /** A volume that opened is served: where the superblock can't be written, the rotation goes on another time. */
+  async #finishSwitch(header: VolumeHeader, device: EngineVolume): Promise<number | undefined> {
+    const id = header.pending?.id;
+    try {
+      await finishSwitch(header, device);
+      return header.pending === undefined ? id : undefined;
+    } catch (error) {
+      this.#options.log.error({ reason: messageOf(error) }, 'a rotation that was begun could not be ended');
+      return undefined;
+    }
   }
 
   async #readForDisplay(): Promise<void> {

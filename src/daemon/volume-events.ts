@@ -6,6 +6,7 @@ import type { Caller } from '../admin/backend.js';
 import { formatUuid } from '../base/random.js';
 import { type DekRecord, newestDek, type Superblock } from '../keys/superblock.js';
 import type { KeyState } from '../keys/watch-state.js';
+import { SUITE_NONE } from '../native/addon.js';
 import type { ManagedVolume } from './managed-volume.js';
 
 /** Who asked. */
@@ -15,17 +16,31 @@ export const STARTUP: Actor = { kind: 'startup' };
 export const SHUTDOWN: Actor = { kind: 'shutdown' };
 
 export interface VolumeEvent {
-  readonly event: 'create' | 'wrap' | 'unwrap' | 'start' | 'stop' | 'delete' | 'key-state';
+  readonly event:
+    | 'create'
+    | 'wrap'
+    | 'unwrap'
+    | 'start'
+    | 'stop'
+    | 'delete'
+    | 'key-state'
+    | 'key-set'
+    | 'key-rewrap'
+    | 'rotate'
+    | 'encrypt'
+    | 'destroy';
   readonly volume: string;
   readonly uuid: string | null;
   readonly by: Actor;
   /** Why it stopped, or what is wrong with the key. */
   readonly reason?: string | null;
-  readonly from?: KeyState | null;
-  readonly to?: KeyState;
+  /** States of the key, or key URIs. */
+  readonly from?: KeyState | string | null;
+  readonly to?: KeyState | string;
   readonly dekId?: number;
   readonly keyUri?: string;
   readonly resolvedKeyId?: string;
+  readonly fromResolvedKeyId?: string;
 }
 
 export interface Snapshot {
@@ -73,9 +88,48 @@ export function eventsSince(
   if (before.exists && !after.exists) events.push({ event: 'delete', ...base });
   if (opened) {
     for (const dek of deks) events.push({ event: 'unwrap', ...base, ...keyOf(dek) });
+    // Begun before a crash, and ended by opening the volume.
+    const rotated = deks.find((dek) => dek.id === volume?.rotatedDek);
+    if (rotated !== undefined) events.push({ event: 'rotate', ...base, ...keyOf(rotated) });
     events.push({ event: 'start', ...base });
   }
   return events;
+}
+
+/** What came of an operation on the DEKs: new ones, the same ones wrapped anew, old ones destroyed. */
+export function dekEvents(volume: string, before: Superblock, after: Superblock, by: Actor): VolumeEvent[] {
+  const base = { volume, uuid: formatUuid(after.uuid), by };
+  const missing = (deks: readonly DekRecord[], from: Superblock) =>
+    deks.filter((dek) => !from.deks.some((other) => other.id === dek.id));
+  return [
+    ...missing(after.deks, before).flatMap((dek): VolumeEvent[] => [
+      { event: 'wrap', ...base, ...keyOf(dek) },
+      { event: before.suite === SUITE_NONE ? 'encrypt' : 'rotate', ...base, ...keyOf(dek) },
+    ]),
+    ...rewrapEvents(base, before, after),
+    ...missing(before.deks, after).map((dek): VolumeEvent => ({ event: 'destroy', ...base, ...keyOf(dek) })),
+  ];
+}
+
+/** `key set` or `key rewrap`: one line for it, and one for each DEK that was wrapped. */
+function rewrapEvents(
+  base: { volume: string; uuid: string; by: Actor },
+  before: Superblock,
+  after: Superblock,
+): VolumeEvent[] {
+  const wrapped = after.deks.flatMap((dek) => {
+    const old = before.deks.find((candidate) => candidate.id === dek.id);
+    return old === undefined || old.wrapped === dek.wrapped ? [] : [{ dek, old }];
+  });
+  if (wrapped.length === 0) return [];
+  const { dek, old } = wrapped[wrapped.length - 1];
+  const moved = old.keyUri !== dek.keyUri || old.resolvedKeyId !== dek.resolvedKeyId;
+  const change = { from: old.keyUri, to: dek.keyUri };
+  const keys = { resolvedKeyId: dek.resolvedKeyId, fromResolvedKeyId: old.resolvedKeyId };
+  return [
+    { event: moved ? 'key-set' : 'key-rewrap', ...base, ...change, ...keys },
+    ...wrapped.map((each): VolumeEvent => ({ event: 'wrap', ...base, ...keyOf(each.dek) })),
+  ];
 }
 
 function keyOf({ id, keyUri, resolvedKeyId }: DekRecord) {

@@ -8,9 +8,11 @@ import type { RandomSource } from '../base/random.js';
 import { formatSize } from '../base/units.js';
 import { backUpHeader, restoreHeader } from '../keys/header-backup.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
+import type { Superblock } from '../keys/superblock.js';
+import type { VolumeHeader } from '../keys/volume-header.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { FsStore } from '../store/fs-store.js';
-import type { Engine } from './engine.js';
+import type { Engine, EngineVolume } from './engine.js';
 import type { Jobs } from './jobs.js';
 import { ManagedVolume } from './managed-volume.js';
 import { Serial } from './serial.js';
@@ -42,6 +44,8 @@ export interface VolumeObserver {
     by: Actor,
     volumes: VolumeManager,
   ): void;
+  /** Learns at once about DEKs that were made, wrapped anew or destroyed. */
+  deksChanged(name: string, before: Superblock, after: Superblock, by: Actor): void;
 }
 
 export class VolumeManager {
@@ -213,6 +217,41 @@ export class VolumeManager {
       await volume.checkKey();
       this.#options.log.warn({ volume: name, force }, 'superblock restored from a backup');
       return volume;
+    });
+  }
+
+  /** Has the wraps of a volume's DEKs changed, whether it is open or not. */
+  changeKeys(
+    name: string,
+    by: Actor,
+    change: (header: VolumeHeader, volume: ManagedVolume) => Promise<void>,
+  ): Promise<ManagedVolume> {
+    return this.#run(name, by, async () => {
+      const volume = this.get(name);
+      await volume.withHeader(async (header) => {
+        const before = header.superblock;
+        try {
+          await change(header, volume);
+        } finally {
+          // A change that failed on its way may hold all the same.
+          if (header.superblock !== before)
+            this.#options.observer.deksChanged(name, before, header.superblock, by);
+        }
+      });
+      return volume;
+    });
+  }
+
+  /** Has the DEKs of an open volume changed, in the superblock and in the engine. */
+  changeDeks(
+    name: string,
+    by: Actor,
+    change: (header: VolumeHeader, device: EngineVolume) => Promise<void>,
+  ): Promise<ManagedVolume> {
+    return this.changeKeys(name, by, (header, volume) => {
+      if (volume.device === undefined)
+        throw new SealbdError('CONFLICT', `volume "${name}" is ${volume.state}`);
+      return change(header, volume.device);
     });
   }
 

@@ -1,11 +1,12 @@
 /** What `volume info` and `key status` say about a volume. */
-import type { KeyStatus, VolumeInfo } from '../admin/schemas.js';
+import type { KeyStatus, RotatedKey, VolumeInfo } from '../admin/schemas.js';
 import { suiteName } from '../base/ciphers.js';
 import { BLOCK_BYTES } from '../base/limits.js';
 import { formatUuid } from '../base/random.js';
 import type { WatchTimes } from '../keys/key-watch.js';
-import { type DekRecord, newestDek } from '../keys/superblock.js';
+import { type DekRecord, newestDek, type Superblock } from '../keys/superblock.js';
 import type { ManagedVolume } from './managed-volume.js';
+import type { Rotated } from './rotations.js';
 import type { ClosedUsage } from './volume-files.js';
 
 /** `usage` is what lies on the disk, for a volume that is not open. */
@@ -45,8 +46,24 @@ export function keyView(volume: ManagedVolume, times: WatchTimes | undefined): K
     nextCheck: isoTime(times?.nextCheckAt),
     graceEndsAt: isoTime(times?.graceEndsAt),
     deks: superblock.deks.map((dek) => dekView(dek, byDek)),
-    rotation: null,
+    rotation: rotationView(superblock, volume.device),
   };
+}
+
+/** switching: to a new DEK. reencrypting, encrypting: what was there before. paused: plaintext is left. */
+function rotationView(superblock: Superblock, device: ManagedVolume['device']): KeyStatus['rotation'] {
+  const { rewriting, plain, deks } = superblock;
+  const pending = deks.some((dek) => dek.state === 'pending');
+  if (!pending && !rewriting && !plain) return null;
+  const { doneBytes, totalBytes } = device?.rewritten() ?? { doneBytes: 0, totalBytes: 0 };
+  if (pending) return { phase: 'switching', doneBytes, totalBytes };
+  if (!rewriting) return { phase: 'paused', doneBytes, totalBytes };
+  return { phase: plain ? 'encrypting' : 'reencrypting', doneBytes, totalBytes };
+}
+
+export function rotatedView(volume: string, { superblock, job }: Rotated): RotatedKey {
+  const { id: dekId, keyUri, resolvedKeyId, exposed } = newestDek(superblock)!;
+  return { volume, keyUri, resolvedKeyId, dekId, exposed, job: job ?? null };
 }
 
 function isoTime(unixMs: number | undefined): string | null {

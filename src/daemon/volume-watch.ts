@@ -10,8 +10,8 @@ import type { EventHook } from './event-hook.js';
 import type { ManagedVolume } from './managed-volume.js';
 import {
   type Actor,
+  dekEvents,
   eventsSince,
-  rewrapEvents,
   type Snapshot,
   snapshotOf,
   type VolumeEvent,
@@ -46,8 +46,8 @@ export class VolumeWatch implements VolumeObserver {
     this.#options.watchdog.follow(name, subject);
   }
 
-  rewrapped(name: string, before: Superblock, after: Superblock, by: Actor): void {
-    this.#record(rewrapEvents(name, before, after, by));
+  deksChanged(name: string, before: Superblock, after: Superblock, by: Actor): void {
+    this.#record(dekEvents(name, before, after, by));
   }
 
   #record(events: readonly VolumeEvent[]): void {

@@ -41,6 +41,8 @@ export interface AddDekOptions {
   readonly providers: KeyProviders;
   readonly clock: Clock;
   readonly keyUri: string;
+  /** The key that the URI named before: CONFLICT where it names another one now. */
+  readonly resolvedKeyId?: string;
   /** What is under other DEKs is to be rewritten; noted in the same step, so that a crash does not forget it. */
   readonly rewrite: boolean;
   /** Of new segments, where it changes: the conversion of a `none` volume. */
@@ -162,6 +164,7 @@ export class VolumeHeader {
     let added = false;
     try {
       const wrapped = await wrapNew(options, uuid, id, handle);
+      assertSameKey(options, wrapped);
       const record: DekRecord = { ...wrapped, state: 'pending', createdAt: options.clock.now() };
       this.#ring.add(id, handle);
       added = true;
@@ -202,6 +205,15 @@ export class VolumeHeader {
   revoke(): void {
     this.#ring.revoke();
   }
+}
+
+/** An alias can be pointed elsewhere in silence: data must not move to another key unless somebody says so. */
+function assertSameKey({ keyUri, resolvedKeyId }: AddDekOptions, wrapped: { resolvedKeyId: string }): void {
+  if (resolvedKeyId === undefined || resolvedKeyId === wrapped.resolvedKeyId) return;
+  throw new SealbdError(
+    'CONFLICT',
+    `${keyUri} names ${wrapped.resolvedKeyId} now, not ${resolvedKeyId}; "sealbd key set" moves the volume there`,
+  );
 }
 
 /** Wraps a new DEK, and opens the wrap again: nothing may depend on a copy that was never opened. */
