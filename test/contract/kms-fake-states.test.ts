@@ -5,6 +5,7 @@ import {
   DescribeKeyCommand,
   DisableKeyCommand,
   EncryptCommand,
+  ListAliasesCommand,
   ScheduleKeyDeletionCommand,
 } from '@aws-sdk/client-kms';
 import { describe, expect, it } from 'vitest';
@@ -47,9 +48,10 @@ describe('a key', () => {
   });
 
   it('that was deleted is NotFoundException by name, and AccessDeniedException by ciphertext', async () => {
-    const { fake, key, client } = await startFake();
+    const { fake, key, client, administrator } = await startFake();
     const blob = await wrap(client);
     fake.deleteKey(key);
+    expect((await administrator.send(new ListAliasesCommand({}))).Aliases).toEqual([]);
     expect(await errorNameOf(client.send(new DescribeKeyCommand({ KeyId: key.arn })))).toBe(
       'NotFoundException',
     );
