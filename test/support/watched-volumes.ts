@@ -7,6 +7,7 @@ import { type Logger, nullLogger } from '../../src/base/log.js';
 import { AuditLog } from '../../src/daemon/audit-log.js';
 import { EventHook } from '../../src/daemon/event-hook.js';
 import { Jobs } from '../../src/daemon/jobs.js';
+import { KeyOperations } from '../../src/daemon/key-operations.js';
 import type { ManagedVolume } from '../../src/daemon/managed-volume.js';
 import { systemRandom } from '../../src/daemon/random.js';
 import { openEngine } from '../../src/daemon/volume-engine.js';
@@ -14,8 +15,10 @@ import { STARTUP, type VolumeEvent } from '../../src/daemon/volume-events.js';
 import { VolumeFiles } from '../../src/daemon/volume-files.js';
 import { VolumeManager } from '../../src/daemon/volume-manager.js';
 import { VolumeWatch } from '../../src/daemon/volume-watch.js';
+import type { HeaderPins } from '../../src/keys/header-unwrap.js';
 import type { WatchPolicy } from '../../src/keys/watch-state.js';
 import { Watchdog } from '../../src/keys/watchdog.js';
+import { localScheme } from '../../src/kms/local/provider.js';
 import { KeyProviders } from '../../src/kms/registry.js';
 import { kmsEnvironment, temporaryDirectory } from './key-fixtures.js';
 import { ScriptedService } from './scripted-provider.js';
@@ -32,6 +35,7 @@ export interface Watched {
   readonly volumes: VolumeManager;
   readonly watchdog: Watchdog;
   readonly jobs: Jobs;
+  readonly keys: KeyOperations;
   audit(): Promise<(VolumeEvent & { time: string })[]>;
   close(): Promise<void>;
 }
@@ -42,6 +46,7 @@ export interface WatchedOptions {
   readonly log?: Logger;
   /** For the deadline of a stop. */
   readonly watchClock?: Clock;
+  readonly pins?: ReadonlyMap<string, HeaderPins>;
 }
 
 export class WatchedDirectory {
@@ -71,12 +76,14 @@ export class WatchedDirectory {
     hook: path,
     log = nullLogger,
     watchClock = systemClock,
+    pins = new Map(),
   }: WatchedOptions = {}): Promise<Watched> {
     const clock = systemClock;
     const random = systemRandom;
     const providers = new KeyProviders(kmsEnvironment(this.path), [
       this.one.scheme,
       { ...this.other.scheme, scheme: 'other' },
+      localScheme,
     ]);
     const audit = await AuditLog.open(this.auditPath, clock, log);
     const hook = path === undefined ? undefined : new EventHook({ path, timeoutMs: 500, clock, log });
@@ -85,7 +92,6 @@ export class WatchedDirectory {
     const engine = openEngine({ pool_threads: 1 });
     const jobs = new Jobs(clock, log);
     const files = new VolumeFiles(join(this.path, 'volumes'), random);
-    const pins = new Map();
     const parts = { files, engine, providers, jobs, pins, clock, random, log, observer };
     const volumes = new VolumeManager(parts);
     await volumes.openAll();
@@ -98,6 +104,7 @@ export class WatchedDirectory {
     };
     return {
       ...{ volumes, watchdog, jobs, close },
+      keys: new KeyOperations({ volumes, watchdog, providers, pins, clock }),
       audit: async () => {
         await audit.flush();
         const lines = readFileSync(this.auditPath, 'utf8').split('\n').slice(0, -1);
