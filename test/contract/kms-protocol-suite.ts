@@ -16,8 +16,11 @@ export function kmsProtocolSuite(
   name: string,
   start: () => Promise<RunningKms>,
   deviations: ReadonlySet<Deviation>,
+  /** Why the server cannot run here: every test is skipped. */
+  unavailable?: string,
 ): void {
-  describe(name, { timeout: TIMEOUT_MS }, () => {
+  const title = unavailable === undefined ? name : `${name} (skipped: ${unavailable})`;
+  describe.skipIf(unavailable !== undefined)(title, { timeout: TIMEOUT_MS }, () => {
     const kms = new KmsFixture(deviations);
     beforeAll(async () => kms.open(await start()), TIMEOUT_MS);
     afterAll(() => kms.close(), TIMEOUT_MS);

@@ -16,21 +16,21 @@ const DIRECTORY = fileURLToPath(new URL(`../../build/moto-${MOTO_VERSION}`, impo
 const PYTHON = join(DIRECTORY, 'bin/python');
 /** Written last: without it the directory is what an installation left that did not come to its end. */
 const DONE = join(DIRECTORY, 'installed');
-const INSTALL_TIMEOUT_MS = 300_000;
+const INSTALL_TIMEOUT_MS = 180_000;
 const START_TIMEOUT_MS = 60_000;
 
 /** Undefined where moto is ready to start; the reason where it cannot be installed here. */
 export async function installMoto(): Promise<string | undefined> {
   if (existsSync(DONE)) return undefined;
   rmSync(DIRECTORY, { recursive: true, force: true });
-  const steps = [
-    ['python3', '-m', 'venv', DIRECTORY],
-    [PYTHON, '-m', 'pip', 'install', '--quiet', '--no-input', '--retries', '1', ...REQUIREMENTS],
-    [PYTHON, '-c', 'import moto.server'],
+  const steps: [what: string, program: string, args: string[]][] = [
+    ['python3 -m venv', 'python3', ['-m', 'venv', DIRECTORY]],
+    ['pip install', PYTHON, ['-m', 'pip', 'install', '--quiet', '--no-input', ...REQUIREMENTS]],
+    ['import moto.server', PYTHON, ['-c', 'import moto.server']],
   ];
-  for (const [program, ...args] of steps) {
+  for (const [what, program, args] of steps) {
     const { code, stderr } = await runProgram(program, args, { timeoutMs: INSTALL_TIMEOUT_MS });
-    if (code !== 0) return `${[program, ...args].join(' ')} failed: ${stderr.trim().split('\n').at(-1)}`;
+    if (code !== 0) return `"${what}" failed: ${stderr.trim().split('\n').at(-1)}`;
   }
   writeFileSync(DONE, `${REQUIREMENTS.join('\n')}\n`);
   return undefined;
