@@ -6,6 +6,7 @@ const TITLES: Readonly<Record<string, string>> = {
   crossover: 'Inline or pool',
   map: 'Block map',
   nbd: 'Over NBD',
+  rotation: 'Re-encryption beside clients',
 };
 
 function show(value: Cell | undefined, { digits }: Column): string {

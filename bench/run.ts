@@ -26,6 +26,7 @@ const GROUPS: Readonly<Record<string, { readonly file: string; readonly timeoutM
   crossover: { file: 'micro/crossover.js', timeoutMs: 15 * MINUTE_MS },
   map: { file: 'micro/map.js', timeoutMs: 15 * MINUTE_MS },
   nbd: { file: 'nbd/nbd.js', timeoutMs: 120 * MINUTE_MS },
+  rotation: { file: 'nbd/rotation.js', timeoutMs: 30 * MINUTE_MS },
 };
 
 interface CommandLine {

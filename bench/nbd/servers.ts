@@ -18,6 +18,12 @@ export interface Server {
   stop(): Promise<void>;
 }
 
+/** Ours can be told things. */
+export interface Sealbd extends Server {
+  /** Runs a command against the daemon and returns what it printed. */
+  command(...args: string[]): Promise<string>;
+}
+
 export interface Place {
   readonly programs: Programs;
   readonly root: string;
@@ -35,7 +41,7 @@ export async function startSealbd(
   name: string,
   cipher: string,
   config: string,
-): Promise<Server> {
+): Promise<Sealbd> {
   const { programs, root, sizeBytes } = place;
   const main = join(root, 'dist/cli/main.js');
   if (!existsSync(main)) throw new Error('dist/ is missing: run "npm run build" first');
@@ -52,9 +58,18 @@ export async function startSealbd(
     log += part;
   });
   const address = await until(child, `${name}: sealbd`, READY_TIMEOUT_MS, () => listenAddress(log));
-  const create = ['volume', 'create', 'bench', '--size', String(sizeBytes), '--cipher', cipher];
-  await run(programs, process.execPath, [main, ...create, '--data', data], COMMAND_TIMEOUT_MS);
-  return serverOf(name, `nbd://${address}/bench`, child, () => assertNoErrors(name, log));
+  const command = async (...args: string[]): Promise<string> => {
+    const { stdout } = await run(
+      programs,
+      process.execPath,
+      [main, ...args, '--data', data],
+      COMMAND_TIMEOUT_MS,
+    );
+    return stdout;
+  };
+  await command('volume', 'create', 'bench', '--size', String(sizeBytes), '--cipher', cipher);
+  const server = serverOf(name, `nbd://${address}/bench`, child, () => assertNoErrors(name, log));
+  return { ...server, command };
 }
 
 function listenAddress(log: string): string | undefined {
