@@ -5,6 +5,7 @@
  */
 import type { KMSClient } from '@aws-sdk/client-kms';
 import { KMS_ATTEMPTS_MAX, KMS_OPERATION_TIMEOUT_MS } from '../../base/limits.js';
+import type { Logger } from '../../base/log.js';
 import type { KmsEnvironment } from '../provider.js';
 import { AwsKmsError, awsErrorOf, credentialsErrorOf } from './errors.js';
 import { SecretHttpHandler } from './http-handler.js';
@@ -72,8 +73,7 @@ export class AwsClients {
     signal: AbortSignal,
     work: (call: Call) => Promise<T>,
   ): Promise<T> {
-    this.#sdk ??= import('@aws-sdk/client-kms');
-    const sdk = await this.#sdk;
+    const sdk = await this.#load();
     const client = this.#clientOf(sdk, region);
     if (region === undefined) await client.config.region().catch(noRegion);
     await client.config.credentials().catch((error: unknown) => {
@@ -82,12 +82,20 @@ export class AwsClients {
     return work({ sdk, client, signal });
   }
 
+  #load(): Promise<Sdk> {
+    // Which Node is good enough is not for the SDK to say, least of all as text between the JSON lines of a log.
+    process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
+    this.#sdk ??= import('@aws-sdk/client-kms');
+    return this.#sdk;
+  }
+
   #clientOf(sdk: Sdk, region = DEFAULT_REGION): KMSClient {
     let client = this.#clients.get(region);
     if (client === undefined) {
       const config = {
         ...(region !== DEFAULT_REGION && { region }),
         requestHandler: this.#handler,
+        logger: warningsTo(this.#environment.log),
         retryMode: 'standard' as const,
         maxAttempts: KMS_ATTEMPTS_MAX,
         // Of the sources of credentials: files are read again by a new client, so that new credentials need no restart.
@@ -98,6 +106,13 @@ export class AwsClients {
     }
     return client;
   }
+}
+
+/** The SDK would print them. */
+function warningsTo(log: Logger) {
+  const silent = (): void => undefined;
+  const warn = (message: unknown): void => log.warn({ reason: String(message) }, 'the AWS SDK warns');
+  return { debug: silent, info: silent, error: silent, warn };
 }
 
 function noRegion(error: unknown): never {

@@ -127,7 +127,7 @@ export function credentialsErrorOf(error: unknown): AwsKmsError {
 
 function unanswered(error: unknown, name: string): string {
   const status = statusOf(error);
-  if (status >= 500) return `answers ${status}${name === '' ? '' : ` (${name})`}`;
+  if (status >= 500) return `answers ${status}, ${name}${detail(error)}`;
   const code = errnoOf(error) ?? '';
   const network = OF_THE_NETWORK[code];
   if (network !== undefined) return `cannot be reached: ${network}${detail(error)}`;
@@ -159,10 +159,9 @@ function detail(error: unknown): string {
   return said(error) === '' ? '' : `: ${said(error)}`;
 }
 
-/** One printable line. Whoever answers chooses this text. */
+/** One printable line, the first. Whoever answers chooses this text. */
 function said(error: unknown): string {
-  const text = messageOf(error)
-    .replace(/[^\x20-\x7e]+/g, ' ')
-    .trim();
+  const [line] = messageOf(error).trim().split('\n');
+  const text = line.replace(/[^\x20-\x7e]+/g, ' ').trim();
   return text.length > MESSAGE_CHARACTERS_MAX ? `${text.slice(0, MESSAGE_CHARACTERS_MAX)}...` : text;
 }

@@ -95,17 +95,18 @@ export async function receivingKey<T>(
 export function takeKey(text: Buffer): KeyHandle {
   try {
     const { start, length } = onlyField(text);
-    if (length !== NO_KEY_TEXT.length) {
-      throw new KmsError('damaged', `the wrapped DEK holds something that is not of ${NO_KEY.length} bytes`);
-    }
+    if (length !== NO_KEY_TEXT.length) throw notKey();
     const key = addon.keyImportBase64(text, start);
     text.write(NO_KEY_TEXT, start, 'latin1');
     return key;
   } catch (error) {
     addon.wipe(text);
-    if (errnoOf(error) === 'EINVAL') throw new SyntaxError('a Plaintext that is not base64');
-    throw error;
+    throw errnoOf(error) === 'EINVAL' ? notKey() : error;
   }
+}
+
+function notKey(): KmsError {
+  return new KmsError('damaged', `the wrapped DEK holds something that is not ${NO_KEY.length} bytes`);
 }
 
 function onlyField(text: Buffer): TextRange {

@@ -1,0 +1,91 @@
+import { randomBytes } from 'node:crypto';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { bodyWithKey, takeKey } from '../../src/kms/aws/plaintext.js';
+import { addon, type KeyHandle } from '../../src/native/addon.js';
+import { secretBuffer } from '../../src/native/secret-buffer.js';
+import { expectNoLeakedSlots } from '../support/key-fixtures.js';
+
+const ZEROS = `${'A'.repeat(43)}=`;
+
+function importKey(bytes: Buffer): KeyHandle {
+  const copy = secretBuffer(bytes.length);
+  copy.set(bytes);
+  return addon.keyImport(copy);
+}
+
+function textOf(content: string): Buffer {
+  const text = secretBuffer(Buffer.byteLength(content));
+  text.write(content);
+  return text;
+}
+
+describe('the request that carries a DEK', () => {
+  beforeEach(expectNoLeakedSlots);
+
+  it('is what the SDK wrote, with the key in place of the zeros', () => {
+    const secret = randomBytes(32);
+    const dek = importKey(secret);
+    const written = Buffer.from(
+      `{"KeyId":"alias/a","Plaintext":"${ZEROS}","EncryptionContext":{"a":"${ZEROS}"}}`,
+    );
+    const body = bodyWithKey(written, dek);
+    addon.keyRelease(dek);
+    expect(JSON.parse(body.toString())).toEqual({
+      KeyId: 'alias/a',
+      Plaintext: secret.toString('base64'),
+      EncryptionContext: { a: ZEROS },
+    });
+    expect(JSON.parse(written.toString()).Plaintext).toBe(ZEROS);
+  });
+
+  it.each([
+    ['no place for the key', '{"KeyId":"alias/a"}'],
+    ['two places', `{"Plaintext":"${ZEROS}","X":{"Plaintext":"${ZEROS}"}}`],
+    ['something else there', `{"Plaintext":"${'B'.repeat(43)}="}`],
+  ])('is not sent with %s', (_what, text) => {
+    const dek = addon.keyGenerate();
+    expect(() => bodyWithKey(Buffer.from(text), dek)).toThrow(TypeError);
+    expect(() => bodyWithKey(text, dek)).toThrow(TypeError);
+    addon.keyRelease(dek);
+  });
+});
+
+describe('the answer that carries a DEK', () => {
+  beforeEach(expectNoLeakedSlots);
+
+  it.each([
+    ['as KMS writes it', (key: string) => `{"KeyId":"arn","Plaintext":"${key}","X":"Plaintext"}`],
+    ['with spaces', (key: string) => `{ "Plaintext" :\n "${key}" }`],
+    ['behind escapes', (key: string) => `{"X":"\\"Plaintext\\":\\"","Plaintext":"${key}"}`],
+  ])('gives it up, %s, and holds zeros', (_what, write) => {
+    const secret = randomBytes(32);
+    const text = textOf(write(secret.toString('base64')));
+    const key = takeKey(text);
+    const same = importKey(secret);
+    expect(addon.keyEquals(key, same)).toBe(true);
+    for (const handle of [key, same]) addon.keyRelease(handle);
+    expect(text.toString()).toBe(write(ZEROS));
+  });
+
+  const secret = randomBytes(32).toString('base64').replaceAll('/', 'x');
+  const refused: [string, string, string][] = [
+    ['none', '{"KeyId":"arn"}', 'SyntaxError'],
+    ['two', `{"Plaintext":"${secret}","Plaintext":"${secret}"}`, 'SyntaxError'],
+    ['a second one inside', `{"Plaintext":"${secret}","X":{"Plaintext":"${secret}"}}`, 'SyntaxError'],
+    ['one that is cut off', `{"Plaintext":"${secret.slice(0, 30)}`, 'SyntaxError'],
+    ['one that does not end', `{"Plaintext":"${secret}`, 'SyntaxError'],
+    ['a name with an escape', `{"Pl\\u0061intext":"${secret}"}`, 'SyntaxError'],
+    ['a value with an escape', `{"Plaintext":"\\u0041${secret.slice(1)}"}`, 'SyntaxError'],
+    ['one that is no text', '{"Plaintext":null}', 'SyntaxError'],
+    ['one that is not base64', `{"Plaintext":"!${secret.slice(1)}"}`, 'KmsError'],
+    ['a page', `<html>${secret}</html>`, 'SyntaxError'],
+    ['16 bytes', `{"Plaintext":"${randomBytes(16).toString('base64')}"}`, 'KmsError'],
+    ['33 bytes', `{"Plaintext":"${randomBytes(33).toString('base64')}"}`, 'KmsError'],
+    ['nothing', '{"Plaintext":""}', 'KmsError'],
+  ];
+  it.each(refused)('is wiped as a whole where it holds %s', (_what, content, name) => {
+    const text = textOf(content);
+    expect(() => takeKey(text)).toThrow(expect.objectContaining({ name }));
+    expect(text.equals(Buffer.alloc(text.length))).toBe(true);
+  });
+});
