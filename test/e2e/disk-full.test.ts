@@ -1,15 +1,14 @@
 /** A data directory on a small disk that fills up: the volume's own data, or somebody else's file. */
-import { appendFileSync, closeSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { appendFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import type { VolumeInfo } from '../../src/admin/schemas.js';
-import { errnoOf } from '../../src/base/errors.js';
 import { Command, Errno } from '../../src/nbd/wire/constants.js';
 import { DaemonProcess } from '../support/daemon-process.js';
 import { History } from '../support/history.js';
 import { temporaryDirectory } from '../support/key-fixtures.js';
-import { freeBytes, loopFilesystem, whyNoMounts } from '../support/loop-filesystem.js';
+import { freeBytes, loopFilesystem, takeSpace, whyNoMounts } from '../support/loop-filesystem.js';
 import { content, versionOf } from '../support/nbd-traffic.js';
 import { PipelinedClient } from '../support/pipelined-client.js';
 import { BLOCK, seededRandom } from '../support/volume-harness.js';
@@ -141,22 +140,6 @@ async function diskWith(...names: string[]): Promise<{ disk: string; start(): Pr
   for (const name of names) await daemon.ok('volume', 'create', name, '--size', String(VOLUME_BYTES));
   expect((await daemon.stop()).code).toBe(0);
   return { disk, start };
-}
-
-/** Takes whatever space is left. */
-function takeSpace(path: string): void {
-  closeSync(openSync(path, 'a'));
-  for (const step of [MIB, BLOCK, 1]) {
-    const chunk = Buffer.alloc(step, 0xaa);
-    const fd = openSync(path, 'a');
-    try {
-      for (;;) writeSync(fd, chunk);
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOSPC') throw error;
-    } finally {
-      closeSync(fd);
-    }
-  }
 }
 
 function expectFull(disk: string): void {

@@ -1,13 +1,24 @@
 /** Small real filesystems on loop-mounted files, for tests that fill disks. Nothing of them outlives the test. */
 import { spawnSync } from 'node:child_process';
-import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, statfsSync, truncateSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statfsSync,
+  truncateSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
+import { errnoOf } from '../../src/base/errors.js';
 import { hasProgram, mustRun, runProgram } from './programs.js';
 
 export type FilesystemKind = 'ext4' | 'xfs';
 
+const MIB = 2 ** 20;
 const UNMOUNT_ATTEMPTS = 50;
 const UNMOUNT_RETRY_MS = 100;
 const mounted = new Set<string>();
@@ -73,4 +84,20 @@ export async function loopFilesystem(kind: FilesystemKind, sizeBytes: number): P
 export function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(path);
   return bavail * bsize;
+}
+
+/** Lets a file grow until it has taken whatever space is left. */
+export function takeSpace(path: string): void {
+  closeSync(openSync(path, 'a'));
+  for (const step of [MIB, 4096, 1]) {
+    const chunk = Buffer.alloc(step, 0xaa);
+    const fd = openSync(path, 'a');
+    try {
+      for (;;) writeSync(fd, chunk);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOSPC') throw error;
+    } finally {
+      closeSync(fd);
+    }
+  }
 }
