@@ -227,18 +227,25 @@ export class DaemonBackend implements AdminBackend {
           ? undefined
           : Math.max(0, times.graceEndsAt - this.#parts.facts.nowMs()),
       clients: device?.clients ?? 0,
-      ...engineMetrics(sizeBytes, stats),
+      ...engineMetrics({ sizeBytes, ...rotationMetrics(key) }, stats),
     };
   }
 }
 
+function rotationMetrics(key: KeyStatus | undefined): Record<string, number> {
+  if (key === undefined || key.rotation === null) return {};
+  const { doneBytes, totalBytes } = key.rotation;
+  return { rotationDoneBytes: doneBytes, rotationTotalBytes: totalBytes };
+}
+
 function engineMetrics(
-  sizeBytes: number,
+  given: Readonly<Record<string, number>>,
   stats: EngineStats | undefined,
 ): Pick<VolumeMetrics, 'amounts' | 'totals'> {
-  if (stats === undefined) return { amounts: { sizeBytes }, totals: {} };
+  if (stats === undefined) return { amounts: given, totals: {} };
   const { mappedBytes, storedBytes, segments, mapMemoryBytes, tailBytes, ...totals } = stats;
-  return { amounts: { sizeBytes, mappedBytes, storedBytes, segments, mapMemoryBytes, tailBytes }, totals };
+  const amounts = { ...given, mappedBytes, storedBytes, segments, mapMemoryBytes, tailBytes };
+  return { amounts, totals };
 }
 
 function nbdMetrics(stats: NbdServerStats): NbdMetrics {

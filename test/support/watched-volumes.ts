@@ -10,6 +10,7 @@ import { Jobs } from '../../src/daemon/jobs.js';
 import { KeyOperations } from '../../src/daemon/key-operations.js';
 import type { ManagedVolume } from '../../src/daemon/managed-volume.js';
 import { systemRandom } from '../../src/daemon/random.js';
+import { Rotations } from '../../src/daemon/rotations.js';
 import { openEngine } from '../../src/daemon/volume-engine.js';
 import { STARTUP, type VolumeEvent } from '../../src/daemon/volume-events.js';
 import { VolumeFiles } from '../../src/daemon/volume-files.js';
@@ -33,6 +34,7 @@ export const QUIET: WatchPolicy = {
 
 export interface Watched {
   readonly volumes: VolumeManager;
+  readonly rotations: Rotations;
   readonly watchdog: Watchdog;
   readonly jobs: Jobs;
   readonly keys: KeyOperations;
@@ -93,7 +95,17 @@ export class WatchedDirectory {
     const jobs = new Jobs(clock, log);
     const files = new VolumeFiles(join(this.path, 'volumes'), random);
     const parts = { files, engine, providers, jobs, pins, clock, random, log, observer };
-    const volumes = new VolumeManager(parts);
+    const rotations = new Rotations({ jobs, providers, watchdog, pins, clock, log });
+    const volumes = new VolumeManager({
+      ...parts,
+      observer: {
+        deksChanged: (...change) => observer.deksChanged(...change),
+        settled: (...operation) => {
+          observer.settled(...operation);
+          rotations.settled(...operation);
+        },
+      },
+    });
     await volumes.openAll();
     const close = async (): Promise<void> => {
       watchdog.close();
@@ -103,7 +115,7 @@ export class WatchedDirectory {
       await audit.close();
     };
     return {
-      ...{ volumes, watchdog, jobs, close },
+      ...{ volumes, rotations, watchdog, jobs, close },
       keys: new KeyOperations({ volumes, watchdog, providers, pins, clock }),
       audit: async () => {
         await audit.flush();

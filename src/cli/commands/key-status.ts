@@ -13,6 +13,7 @@ export const KEY_HEAD = [
   'next check',
   'grace ends',
   'DEKs',
+  'rotation',
 ];
 
 /** Exits 5 where a key is damaged. */
@@ -38,5 +39,12 @@ export function keyRows(keys: readonly KeyStatus[]): string[][] {
     key.nextCheck ?? '-',
     key.graceEndsAt ?? '-',
     key.deks.map((dek) => `${dek.id} ${dek.state}${dek.exposed ? ' exposed' : ''}`).join(', '),
+    rotationText(key.rotation),
   ]);
+}
+
+function rotationText(rotation: KeyStatus['rotation']): string {
+  if (rotation === null) return '-';
+  const { phase, doneBytes, totalBytes } = rotation;
+  return totalBytes === 0 ? phase : `${phase} ${Math.floor((100 * doneBytes) / totalBytes)}%`;
 }
