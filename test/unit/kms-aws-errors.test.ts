@@ -1,14 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { createServer as createTcpServer } from 'node:net';
-import { join } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type Clock, systemClock } from '../../src/base/clock.js';
 import { type AwsKmsError, awsErrorOf, credentialsErrorOf } from '../../src/kms/aws/errors.js';
 import type { KmsErrorKind, WrapContext } from '../../src/kms/provider.js';
 import { awsProviders, failureOf, httpServer, hurriedClock, useAwsSettings } from '../support/aws-kms.js';
+import { selfSignedCertificate } from '../support/certificates.js';
 import { expectNoLeakedSlots, temporaryDirectory } from '../support/key-fixtures.js';
-import { hasProgram, mustRun } from '../support/programs.js';
+import { hasProgram } from '../support/programs.js';
 
 const ARN = 'arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab';
 const context: WrapContext = { volumeUuid: new Uint8Array(16), dekId: 1, exposed: false };
@@ -171,7 +171,7 @@ describe('what is no answer of AWS KMS', () => {
   });
 
   it.skipIf(!hasProgram('openssl'))('a certificate of nobody known is unreachable', async () => {
-    const [key, cert] = await selfSigned();
+    const { key, cert } = await selfSignedCertificate(temporaryDirectory());
     const server = createTlsServer({ key: readFileSync(key), cert: readFileSync(cert) });
     server.on('tlsClientError', () => undefined);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -215,12 +215,3 @@ describe('the errors that only a name or a code tells', () => {
     expect(failure).toMatchObject({ kind, message: expect.stringMatching(/the daemon's AWS credentials/) });
   });
 });
-
-async function selfSigned(): Promise<[key: string, cert: string]> {
-  const directory = temporaryDirectory();
-  const [key, cert] = [join(directory, 'key.pem'), join(directory, 'cert.pem')];
-  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'];
-  const names = ['-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1'];
-  await mustRun('openssl', ['req', '-x509', ...kind, '-keyout', key, '-out', cert, ...names]);
-  return [key, cert];
-}
