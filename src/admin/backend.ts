@@ -40,6 +40,8 @@ export interface AdminBackend {
   keyStatus(): Promise<KeyStatus[]>;
   /** The same of one volume; where it is not open its key is checked first. */
   keyStatusOf(name: string, caller: Caller): Promise<KeyStatus[]>;
+  /** The same after a check of this moment, with all that follows from its answer. */
+  checkVolumeKey(name: string, caller: Caller): Promise<KeyStatus[]>;
   /** Puts the DEKs of a volume under another key; with `reencrypt` a rotation follows that rewrites the data. */
   setKey(name: string, keyUri: string, reencrypt: boolean, caller: Caller): Promise<KeySet>;
   rotateKey(name: string, reencrypt: boolean, caller: Caller): Promise<RotatedKey>;

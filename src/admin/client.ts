@@ -53,6 +53,7 @@ export class AdminClient {
 
   keyStatus = (name?: string) =>
     this.#call('GET', name === undefined ? '/v1/keys' : keyPath(name), z.array(keyStatusSchema));
+  checkVolumeKey = (name: string) => this.#call('POST', keyPath(name, 'check'), z.array(keyStatusSchema));
   setKey = (name: string, keyUri: string, reencrypt: boolean) =>
     this.#call('POST', keyPath(name, 'set'), keySetSchema, { keyUri, reencrypt });
   rotateKey = (name: string, reencrypt: boolean) =>

@@ -155,6 +155,13 @@ function addKeyRoutes(add: Add, backend: AdminBackend): void {
   });
   add({
     method: 'POST',
+    url: '/v1/keys/:id/check',
+    body: noBodySchema,
+    answer,
+    run: (_, name, caller) => backend.checkVolumeKey(name, caller),
+  });
+  add({
+    method: 'POST',
     url: '/v1/keys/:id/set',
     body: setKeySchema,
     answer: keySetSchema,

@@ -146,6 +146,7 @@ function addKeyCommands(key: Command): void {
   key
     .command('status [name]')
     .description('state, reason, checks, every DEK')
+    .option('--check', 'ask the key service now; what follows from a refusal follows')
     .option(...JSON_OPTION)
     .action(keyStatus);
   key

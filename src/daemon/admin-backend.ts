@@ -126,11 +126,15 @@ export class DaemonBackend implements AdminBackend {
   }
 
   async keyStatusOf(name: string, caller: Caller): Promise<KeyStatus[]> {
+    const volume = this.#parts.volumes.get(name);
+    return volume.device === undefined ? this.checkVolumeKey(name, caller) : this.#keyView(volume);
+  }
+
+  async checkVolumeKey(name: string, caller: Caller): Promise<KeyStatus[]> {
     const { volumes, watchdog } = this.#parts;
-    if (volumes.get(name).device === undefined) {
-      if (watchdog.watches(name)) await watchdog.check(name);
-      else await volumes.checkKey(name, caller);
-    }
+    volumes.get(name);
+    if (watchdog.watches(name)) await watchdog.check(name);
+    else await volumes.checkKey(name, caller);
     return this.#keyView(volumes.get(name));
   }
 

@@ -174,6 +174,23 @@ describe('when the key is taken out of the keyring', () => {
   });
 });
 
+describe('a check on demand', () => {
+  it('stops a volume whose key was taken away as one of the poller does: at once confirmed by a second', async () => {
+    const data = join(temporaryDirectory(), 'data');
+    const config = configFile('[watchdog]\nconfirm_after = "10ms"\n');
+    const daemon = await DaemonProcess.start(data, ['--config', config, '--poll-interval', '24h']);
+    await daemon.ok('volume', 'create', 'v', '--size', '64M', '--key', 'local:v');
+    const before = Date.parse((await status(daemon, 'v')).lastCheck!);
+    const [checked] = await daemon.json<KeyStatus[]>(['key', 'status', 'v', '--check']);
+    expect(checked.state).toBe('valid');
+    expect(Date.parse(checked.lastCheck!)).toBeGreaterThan(before);
+    takeKey(daemon, 'v');
+    await daemon.run(['key', 'status', 'v', '--check']);
+    await until('key-invalid', async () => (await info(daemon, 'v')).state === 'key-invalid', 30_000);
+    expect((await daemon.run(['key', 'status', '--check'])).code).toBe(2);
+  });
+});
+
 describe('when the keyring is damaged', () => {
   it('the volume goes on with the key in memory, and key status says so and exits 5', async () => {
     const daemon = await twoVolumes();

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { KeyStatus } from '../../admin/schemas.js';
+import { SealbdError } from '../../base/errors.js';
 import { clientFor, type ListingOptions } from '../context.js';
 import { EXIT } from '../exit-codes.js';
 import { print, printJson, printTable } from '../output.js';
@@ -16,13 +17,20 @@ export const KEY_HEAD = [
   'rotation',
 ];
 
+interface StatusOptions extends ListingOptions {
+  readonly check?: boolean;
+}
+
 /** Exits 5 where a key is damaged. */
 export async function keyStatus(
   name: string | undefined,
-  options: ListingOptions,
+  options: StatusOptions,
   command: Command,
 ): Promise<void> {
-  const keys = await clientFor(command).keyStatus(name);
+  const client = clientFor(command);
+  if (options.check && name === undefined)
+    throw new SealbdError('USAGE', '--check needs the name of a volume');
+  const keys = await (options.check ? client.checkVolumeKey(name!) : client.keyStatus(name));
   if (keys.some((key) => key.state === 'damaged')) process.exitCode = EXIT.integrity;
   if (options.json) return printJson(keys);
   if (keys.length === 0) return print('no volume with a key');
