@@ -241,7 +241,7 @@ describe.each(PROVIDERS.map((kind) => [kind.scheme, kind] as const))('a key of %
     const { providers, first } = await kind.open();
     const provider = providers.open(first);
     await Promise.all(
-      Array.from({ length: 80 }, (_, i) => {
+      Array.from({ length: 40 }, (_, i) => {
         const bound = { ...context, dekId: i + 1 };
         return withDek(async (dek) => provider.check(await provider.wrap(dek, bound), bound, dek));
       }),

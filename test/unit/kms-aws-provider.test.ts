@@ -319,9 +319,13 @@ describe('the region and the endpoint', () => {
   });
 
   it('that nobody gave is said to be missing', async () => {
-    const { providers } = await fakeKms();
-    useAwsSettings({ AWS_ACCESS_KEY_ID: 'a', AWS_SECRET_ACCESS_KEY: 'b', AWS_CONFIG_FILE: '/dev/null' });
-    const failure = await failureOf(providers.open('awskms:///alias/a').describe());
+    useAwsSettings({
+      AWS_ACCESS_KEY_ID: 'a',
+      AWS_SECRET_ACCESS_KEY: 'b',
+      AWS_CONFIG_FILE: '/dev/null',
+      AWS_SHARED_CREDENTIALS_FILE: '/dev/null',
+    });
+    const failure = await failureOf(awsProviders().open('awskms:///alias/a').describe());
     expect(failure).toMatchObject({
       kind: 'unreachable',
       message: expect.stringContaining('set AWS_REGION'),

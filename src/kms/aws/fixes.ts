@@ -12,8 +12,9 @@ export function fixOf(permission: string, error: unknown, target: string): strin
     case 'AccessDeniedException':
       return allow(permission, error.awsMessage, target);
     case 'DisabledException':
+      return `${command('enable-key', target)}; where the key waits to be deleted, first: ${command('cancel-key-deletion', target)}`;
     case 'KMSInvalidStateException':
-      return `if the key waits to be deleted: ${command('cancel-key-deletion', target)}; then: ${command('enable-key', target)}`;
+      return `where the key waits to be deleted: ${command('cancel-key-deletion', target)}, then: ${command('enable-key', target)}; else import its key material, or connect its key store`;
     case 'NotFoundException':
       return 'name a key that exists: the ARN says in which account and region it is looked for, else AWS_REGION and the credentials do';
     case 'InvalidKeyUsageException':
