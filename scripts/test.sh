@@ -10,8 +10,11 @@ bash scripts/packages.sh
 npm run --silent build:ts
 
 export PATH="$PATH:/usr/sbin:/sbin"
+# npm puts node_modules/.bin first, where another Node lies: the one that runs npm is meant.
+node="${npm_node_execpath:-node}"
+echo "testing on Node $("$node" --version)"
 results="${RESULTS:-build/test-results.json}"
 status=0
-npx vitest run --reporter=default --reporter=json --outputFile="$results" "$@" || status=$?
+"$node" node_modules/vitest/vitest.mjs run --reporter=default --reporter=json --outputFile="$results" "$@" || status=$?
 node scripts/test-summary.mjs "$results"
 exit "$status"
