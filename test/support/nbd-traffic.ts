@@ -15,6 +15,8 @@ export interface TrafficOptions {
   readonly random: () => number;
   /** Requests under way on each connection. */
   readonly depth: number;
+  /** Where on the device block 0 of the history lies; 0 where this is not given. */
+  readonly firstBlock?: number;
   /** Versions are above this one. */
   readonly lastVersion: number;
 }
@@ -61,6 +63,10 @@ export class Traffic {
     return Math.floor(this.#options.random() * max);
   }
 
+  #at(lba: number): number {
+    return ((this.#options.firstBlock ?? 0) + lba) * BLOCK;
+  }
+
   async #withRange(use: (lba: number, blocks: number) => Promise<void>): Promise<void> {
     const lba = this.#int(this.#options.history.blocks);
     const most = 1 + this.#int(BLOCKS_PER_REQUEST_MAX);
@@ -82,7 +88,7 @@ export class Traffic {
   }
 
   async #read(client: PipelinedClient, lba: number, blocks: number): Promise<void> {
-    const reply = await client.call(Command.READ, lba * BLOCK, blocks * BLOCK, {}, true);
+    const reply = await client.call(Command.READ, this.#at(lba), blocks * BLOCK, {}, true);
     expectOk(reply, 'READ');
     for (let i = 0; i < blocks; i++) {
       const version = this.#options.history.current(lba + i);
@@ -100,7 +106,7 @@ export class Traffic {
     for (let i = 0; i < blocks; i++) changes.push(history.issue(lba + i, version, false));
     const payload = Buffer.concat(changes.map((_, i) => content(lba + i, version)));
     const fua = random() < 0.1;
-    const reply = await client.call(type, lba * BLOCK, blocks * BLOCK, {
+    const reply = await client.call(type, this.#at(lba), blocks * BLOCK, {
       flags: fua ? CommandFlag.FUA : 0,
       ...(type === Command.WRITE ? { payload } : {}),
     });
