@@ -124,13 +124,18 @@ export class FsStore implements Store {
     await this.#settleReserve();
   }
 
-  /** A reserve that was used up is made of a file that is on its way out. */
+  /** A reserve that was used up, and may be there without space of its own, is made of a file that is on its way out. */
   async #refillReserve(from: string): Promise<void> {
-    try {
-      await lstat(join(this.path, SMALL_RESERVE_NAME));
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error;
+    if ((await this.#blocksOf(SMALL_RESERVE_NAME)) < (await this.#blocksOf(from)))
       await this.#renameIfThere(from, SMALL_RESERVE_NAME);
+  }
+
+  async #blocksOf(name: string): Promise<number> {
+    try {
+      return (await lstat(join(this.path, name))).blocks;
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return 0;
+      throw error;
     }
   }
 

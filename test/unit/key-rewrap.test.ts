@@ -199,15 +199,18 @@ describe('key set', () => {
     await subject.expectNoChange(() => subject.move('wrong:x'), { kind: 'damaged' });
   });
 
-  it('changes nothing where the new superblock does not read back as it was written', async () => {
+  it.each([
+    ['with a bit flipped', (bytes: Buffer) => bytes.fill(bytes[100] ^ 1, 100, 101)],
+    ['as another one that authenticates', (_: Buffer, subject: Subject) => subject.file('superblock')],
+    ['not at all', () => undefined],
+  ] as const)('changes nothing where the new superblock reads back %s', async (_, change) => {
     const subject = await Subject.create('old:a');
     const { providers, header } = subject;
     header.revoke();
     const reading = new (class extends StepStore {
       override async readSmall(name: string): Promise<Buffer | undefined> {
         const bytes = await super.readSmall(name);
-        if (name === 'superblock.new' && bytes !== undefined) bytes[100] ^= 1;
-        return bytes;
+        return name === 'superblock.new' && bytes !== undefined ? change(bytes, subject) : bytes;
       }
     })(subject.store);
     subject.header = await VolumeHeader.open({ store: reading, providers, pins: {}, log: nullLogger });

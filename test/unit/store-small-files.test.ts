@@ -24,6 +24,29 @@ describe('the replacement of small files', () => {
     expect(get('checkpoint.bak')).toBe('old');
   });
 
+  it('that a crash ended when the old file had made way for the one that was proven is finished too', async () => {
+    put('superblock.new', 'new');
+    put('superblock.bak', 'old');
+    put('reserve-small', 'old');
+    await FsStore.open(path);
+    expect(get('superblock')).toBe('new');
+    expect(get('superblock.bak')).toBe('old');
+  });
+
+  it('by a file that waited leaves that one in its place, and the reserve as it was', async () => {
+    const store = await FsStore.open(path);
+    await store.replaceSmall('superblock', Buffer.from('old'));
+    await store.replaceSmall('superblock.new', Buffer.from('new'));
+    await store.promoteSmall('superblock.new', 'superblock');
+    expect((await store.list()).sort()).toEqual(['reserve-small', 'superblock']);
+    expect(get('superblock')).toBe('new');
+    await store.replaceSmall('superblock.new', Buffer.from('other'));
+    await store.discardSmall('superblock.new');
+    await store.discardSmall('superblock.new');
+    expect((await store.list()).sort()).toEqual(['reserve-small', 'superblock']);
+    expect(readFileSync(join(path, 'reserve-small')).every((byte) => byte === 0)).toBe(true);
+  });
+
   it('that a crash ended while its file was written leaves the old file alone', async () => {
     put('checkpoint.tmp', 'n');
     put('checkpoint', 'old');
