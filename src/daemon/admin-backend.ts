@@ -13,7 +13,7 @@ import type {
   RotatedKey,
   VolumeInfo,
 } from '../admin/schemas.js';
-import { SealbdError } from '../base/errors.js';
+import { isSealbdError, SealbdError } from '../base/errors.js';
 import type { Watchdog } from '../keys/watchdog.js';
 import type { NbdServerStats } from '../nbd/server.js';
 import type { EngineStats } from './engine.js';
@@ -146,8 +146,14 @@ export class DaemonBackend implements AdminBackend {
   async setKey(name: string, keyUri: string, reencrypt: boolean, caller: Caller): Promise<KeySet> {
     const change = await this.#parts.keys.set(name, keyUri, caller);
     if (!reencrypt) return { ...change, job: null };
-    const { job } = await this.rotateKey(name, true, caller);
-    return { ...change, job };
+    try {
+      const { job } = await this.rotateKey(name, true, caller);
+      return { ...change, job };
+    } catch (error) {
+      if (!isSealbdError(error)) throw error;
+      const message = `"${name}" is under ${keyUri} now, but is not re-encrypted: ${error.message}`;
+      throw new SealbdError(error.code, message, { cause: error });
+    }
   }
 
   async rotateKey(name: string, reencrypt: boolean, caller: Caller): Promise<RotatedKey> {
