@@ -297,6 +297,7 @@ describe('key check', () => {
     expect(denied[0].fix).toContain('kms:Decrypt');
     const shown = await daemon.run(['key', 'check', uri]);
     expect([shown.code, shown.stdout]).toEqual([4, expect.stringMatching(/kms:Decrypt +denied/)]);
+    expect(shown.stdout).toContain(`fix: ${denied[0].fix}`);
     expect(shown.stdout).toContain('can NOT be used');
   });
 });

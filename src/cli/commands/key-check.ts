@@ -10,14 +10,14 @@ export async function keyCheck(uri: string, options: ListingOptions, command: Co
   if (options.json) return printJson(report);
   print(`${report.keyUri}: ${report.resolvedKeyId ?? 'not resolved'}`);
   printTable(
-    ['step', 'outcome', 'error', 'fix'],
-    report.steps.map(({ permission, outcome, error, fix }) => [
-      permission,
-      outcome,
-      error ?? '-',
-      fix ?? '-',
-    ]),
+    ['step', 'outcome'],
+    report.steps.map(({ permission, outcome }) => [permission, outcome]),
   );
+  // Too long for a table.
+  for (const { permission, error, fix } of report.steps) {
+    if (error !== undefined) print(`${permission}: ${error}`);
+    if (fix !== undefined) print(`fix: ${fix}`);
+  }
   for (const warning of report.warnings) print(`warning: ${warning}`);
   print(report.ok ? 'the key can be used' : 'the key can NOT be used as it is');
 }
