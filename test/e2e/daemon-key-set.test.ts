@@ -191,7 +191,9 @@ describe('key set and key rewrap', () => {
     deleteLocalKey(daemon, 'a');
     // Its key was taken away: nobody moves it to a key that is there.
     const moved = await daemon.run(['key', 'set', 'v', 'local:b']);
-    expect([moved.code, moved.stderr]).toEqual([4, expect.stringContaining('must be usable')]);
+    // The poller may have stopped it by now: then it says what the key lacks.
+    expect(moved.code).toBe(4);
+    expect(moved.stderr).toMatch(/must be usable|has no key "a"/);
     await until('the volume stops', async () => (await stateOf(daemon)) === 'key-invalid');
     expect(await codeOf('set', 'v', 'local:b')).toBe(4);
     replaceKeyring(daemon, whole);
