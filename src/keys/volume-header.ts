@@ -253,7 +253,7 @@ async function repair(
   } catch (error) {
     log.error(
       { reason: messageOf(error) },
-      'could not repair a superblock copy; the volume has one good copy only',
+      'could not put the copies of the superblock in order; the volume may have one good copy only',
     );
   }
 }
