@@ -140,12 +140,15 @@ export class VolumeManager {
     return this.#run(name, by, async () => {
       const volume = this.get(name);
       if (volume.state === 'serving') return volume;
+      const { waiting } = volume;
       this.#options.jobs.abortAll(name);
       await volume.setMarkedStopped(false);
       await this.#closeFailed(volume);
       try {
         await volume.open();
       } catch (error) {
+        // Who asked too early has not asked for less than before: it still opens by itself.
+        if (waiting && volume.keyCheck?.state === 'unreachable') volume.waitForKey();
         this.#options.log.error(
           { volume: name, state: volume.state, reason: messageOf(error) },
           'does not open',
