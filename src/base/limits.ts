@@ -100,8 +100,12 @@ export const UNREACHABLE_GRACE_MS_MAX = 366 * 24 * 3_600_000;
 /** Between a refusal and the check that confirms it: key services are eventually consistent. */
 export const REFUSED_CONFIRM_MS = 5_000;
 export const REFUSED_CONFIRM_MS_MAX = 60_000;
+/** A refusal that no valid answer contradicts for so long stops the volume, whatever else is answered meanwhile. */
+export const REFUSAL_STANDS_MS = 300_000;
 /** A check without an answer for so long counts as unreachable. */
 export const KEY_CHECK_TIMEOUT_MS = 10_000;
+/** Questions about the DEKs of one volume that are under way together; after so many without an answer no more are asked. */
+export const DEKS_ASKED_AT_ONCE = 8;
 export const KEY_RETRY_MIN_MS = 2_000;
 export const KEY_RETRY_MAX_MS = 60_000;
 

@@ -1,21 +1,23 @@
 /** What a key service says about the DEKs of one volume, as one answer. */
 import { type Clock, within } from '../base/clock.js';
 import { isSealbdError, messageOf } from '../base/errors.js';
-import { KEY_CHECK_TIMEOUT_MS } from '../base/limits.js';
+import { forEachLimited } from '../base/limited.js';
+import { DEKS_ASKED_AT_ONCE, KEY_CHECK_TIMEOUT_MS } from '../base/limits.js';
 import { formatDuration } from '../base/units.js';
 import { KmsError, type KmsErrorKind } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { DekRecord, Superblock } from './superblock.js';
 
-export type KeyAnswer = { readonly kind: 'valid' } | { readonly kind: KmsErrorKind; readonly reason: string };
+type Failure = { readonly kind: KmsErrorKind; readonly reason: string };
+export type KeyAnswer = { readonly kind: 'valid' } | Failure;
 
 /** What has to be done first counts: a refusal stops at once, an outage after a while, damage does not. */
-const SEVERITY = { refused: 3, unreachable: 2, damaged: 1, valid: 0 } as const;
+const SEVERITY = { refused: 3, unreachable: 2, damaged: 1 } as const;
 const VALID: KeyAnswer = { kind: 'valid' };
 
 /** An error that is not the key service's says nothing about the key. */
-export function answerOf(error: unknown): KeyAnswer {
+export function answerOf(error: unknown): Failure {
   if (error instanceof KmsError) return { kind: error.kind, reason: error.message };
   if (isSealbdError(error, 'INTEGRITY')) return { kind: 'damaged', reason: error.message };
   return { kind: 'unreachable', reason: `the check failed: ${messageOf(error)}` };
@@ -28,53 +30,55 @@ export function ask<T>(clock: Clock, question: Promise<T>): Promise<T> {
   });
 }
 
-/** Unwraps every DEK of an open volume and compares it, in the addon, with the one in its slot. Never rejects. */
+/**
+ * Unwraps every DEK of an open volume and compares it, in the addon, with the one in its slot. The worst answer speaks for
+ * the volume: a damaged wrap of one DEK does not hide that another one is refused. Never rejects.
+ */
 export async function checkDeks(
   superblock: Superblock,
   handles: ReadonlyMap<number, KeyHandle>,
   providers: KeyProviders,
   clock: Clock,
 ): Promise<KeyAnswer> {
-  const byUri = new Map<string, DekRecord[]>();
-  for (const dek of superblock.deks) byUri.set(dek.keyUri, [...(byUri.get(dek.keyUri) ?? []), dek]);
-  const questions = [...byUri].map(([uri, deks]) => {
-    return checkUnder(uri, deks, superblock.uuid, handles, providers, clock);
+  const failures: { readonly answer: Failure; readonly uri: string }[] = [];
+  await forEachLimited(superblock.deks, DEKS_ASKED_AT_ONCE, async (dek) => {
+    const uri = dek.keyUri;
+    // A service that hangs is not waited for a thousand times.
+    const unanswered = failures.filter(
+      (failure) => failure.answer.kind === 'unreachable' && failure.uri === uri,
+    );
+    if (unanswered.length >= DEKS_ASKED_AT_ONCE) return;
+    const answer = await checkDek(dek, superblock.uuid, handles.get(dek.id), providers, clock);
+    if (answer.kind !== 'valid') failures.push({ answer, uri });
   });
-  const answers = await Promise.all(questions);
-  return answers.reduce((worst, answer) => {
-    return SEVERITY[answer.kind] > SEVERITY[worst.kind] ? answer : worst;
-  }, VALID);
+  const [worst] = failures.sort((a, b) => SEVERITY[b.answer.kind] - SEVERITY[a.answer.kind]);
+  return worst === undefined ? VALID : describe(worst.answer, worst.uri, providers, clock);
 }
 
-/** The DEKs of one KMS key, one after another: the first failure speaks for that key. */
-async function checkUnder(
-  uri: string,
-  deks: readonly DekRecord[],
+async function checkDek(
+  { id, keyUri, exposed, wrapped: blob, resolvedKeyId, keyVersion }: DekRecord,
   volumeUuid: Uint8Array,
-  handles: ReadonlyMap<number, KeyHandle>,
+  handle: KeyHandle | undefined,
   providers: KeyProviders,
   clock: Clock,
 ): Promise<KeyAnswer> {
   try {
-    const provider = providers.open(uri);
-    for (const { id, exposed, wrapped: blob, resolvedKeyId, keyVersion } of deks) {
-      const context = { volumeUuid, dekId: id, exposed };
-      await ask(clock, provider.check({ blob, resolvedKeyId, keyVersion }, context, handles.get(id)));
-    }
+    const context = { volumeUuid, dekId: id, exposed };
+    await ask(clock, providers.open(keyUri).check({ blob, resolvedKeyId, keyVersion }, context, handle));
     return VALID;
   } catch (error) {
-    return describe(answerOf(error), uri, providers, clock);
+    return answerOf(error);
   }
 }
 
 /** Adds what the service knows about the key to the reason, for people: disabled, or to be deleted when. */
 async function describe(
-  answer: KeyAnswer,
+  answer: Failure,
   uri: string,
   providers: KeyProviders,
   clock: Clock,
 ): Promise<KeyAnswer> {
-  if (answer.kind === 'valid' || answer.kind === 'unreachable') return answer;
+  if (answer.kind === 'unreachable') return answer;
   try {
     const { detail } = await ask(clock, providers.open(uri).describe());
     return { kind: answer.kind, reason: `${answer.reason} (${detail})` };

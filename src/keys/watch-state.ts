@@ -2,22 +2,24 @@
  * What the watchdog decides: a state and an answer of the key service give the next state and what to do. No clock,
  * no timer, no I/O. `now` is monotonic milliseconds.
  *
- * | answer      | serving                                     | waiting            | stopped                     |
- * | ----------- | ------------------------------------------- | ------------------ | --------------------------- |
- * | valid       | valid, all forgotten                        | valid, open        | valid, open if resume: auto |
- * | refused     | once: ask again after `confirmMs`, go on    | invalid, stopped   | invalid                     |
- * |             | again, `confirmMs` later: invalid, stop     |                    |                             |
- * | unreachable | unreachable, retry; since `graceMs`: stop   | unreachable, retry | unreachable, retry          |
- * | damaged     | damaged, goes on                            | damaged, stopped   | damaged                     |
+ * | answer      | serving                                     | serving, and refused before | waiting            | stopped                     |
+ * | ----------- | ------------------------------------------- | --------------------------- | ------------------ | --------------------------- |
+ * | valid       | valid, all forgotten                        | the same                    | valid, open        | valid, open if resume: auto |
+ * | refused     | ask again after `confirmMs`, go on          | `confirmMs` later: invalid, | invalid, stopped   | invalid                     |
+ * |             |                                             | stop                        |                    |                             |
+ * | unreachable | unreachable, retry; since `graceMs`: stop   | the same, but               | unreachable, retry | unreachable, retry          |
+ * | damaged     | damaged, goes on                            | REFUSAL_STANDS_MS after the | damaged, stopped   | damaged                     |
+ * |             |                                             | refusal: invalid, stop      |                    |                             |
  *
  * A `damaged` answer does not stop a volume: it says that the stored wrap belongs to another key or context, not that
  * the right to the key was taken away. The key in memory was proven when the volume opened, and may be the last good
  * copy: wiping it could lose the data for ever, and a wrap can be made anew from it.
  *
  * Only a valid answer makes forget a refusal or the start of an outage. So who mixes other answers in does not put off
- * a stop.
+ * a stop: neither who damages wraps, nor who cuts the network after the key was taken away, gains more than
+ * REFUSAL_STANDS_MS once a refusal was heard.
  */
-import { KEY_RETRY_MAX_MS, KEY_RETRY_MIN_MS } from '../base/limits.js';
+import { KEY_RETRY_MAX_MS, KEY_RETRY_MIN_MS, REFUSAL_STANDS_MS } from '../base/limits.js';
 import { formatDuration } from '../base/units.js';
 import type { KeyAnswer } from './key-answer.js';
 
@@ -36,6 +38,8 @@ export interface WatchState {
   readonly last: KeyAnswer['kind'];
   /** Of the first refusal that is not forgotten. */
   readonly refusedAt: number | undefined;
+  /** What that refusal said, or the last one after it. */
+  readonly refusal: string | undefined;
   /** Of the first unanswered check that is not forgotten. */
   readonly unreachableAt: number | undefined;
   /** Unanswered checks in a row. */
@@ -67,7 +71,8 @@ const LAST_ANSWER = {
 export function firstState(phase: WatchPhase, key: KeyState, reason: string | undefined): WatchState {
   const last = LAST_ANSWER[key];
   const failures = last === 'unreachable' ? 1 : 0;
-  return { phase, key, reason, last, refusedAt: undefined, unreachableAt: undefined, failures };
+  const nothing = { refusedAt: undefined, refusal: undefined, unreachableAt: undefined };
+  return { phase, key, reason, last, ...nothing, failures };
 }
 
 export function next(state: WatchState, answer: KeyAnswer, now: number, policy: WatchPolicy): WatchStep {
@@ -78,10 +83,8 @@ export function next(state: WatchState, answer: KeyAnswer, now: number, policy: 
       return afterRefused(state, answer.reason, now, policy);
     case 'unreachable':
       return afterUnreachable(state, answer.reason, now, policy);
-    case 'damaged': {
-      const { reason, kind: last } = answer;
-      return go({ ...state, phase: noLongerWaiting(state), key: 'damaged', reason, last, failures: 0 });
-    }
+    case 'damaged':
+      return afterDamaged(state, answer.reason, now);
   }
 }
 
@@ -92,7 +95,7 @@ function afterValid(state: WatchState, policy: WatchPolicy): WatchStep {
 
 function afterRefused(state: WatchState, why: string, now: number, policy: WatchPolicy): WatchStep {
   const refusedAt = state.refusedAt ?? now;
-  const seen: WatchState = { ...state, last: 'refused', refusedAt, failures: 0 };
+  const seen: WatchState = { ...state, last: 'refused', refusedAt, refusal: why, failures: 0 };
   if (state.phase !== 'serving') return go({ ...seen, phase: 'stopped', key: 'invalid', reason: why });
   if (state.refusedAt !== undefined && now - refusedAt >= policy.confirmMs)
     return go({ ...seen, phase: 'stopped', key: 'invalid', reason: why }, 'stop');
@@ -106,9 +109,26 @@ function afterUnreachable(state: WatchState, why: string, now: number, policy: W
     ...state,
     ...{ key: 'unreachable', reason: why, last: 'unreachable', unreachableAt, failures },
   };
-  if (state.phase !== 'serving' || now - unreachableAt < policy.graceMs) return go(seen);
-  const reason = `not reachable for the grace period of ${formatDuration(policy.graceMs)}: ${why}`;
-  return go({ ...seen, phase: 'stopped', reason }, 'stop');
+  if (state.phase !== 'serving') return go(seen);
+  if (now - unreachableAt >= policy.graceMs) {
+    const reason = `not reachable for the grace period of ${formatDuration(policy.graceMs)}: ${why}`;
+    return go({ ...seen, phase: 'stopped', reason }, 'stop');
+  }
+  return unlessRefusalStands(seen, why, now);
+}
+
+function afterDamaged(state: WatchState, reason: string, now: number): WatchStep {
+  const phase = noLongerWaiting(state);
+  const seen: WatchState = { ...state, phase, key: 'damaged', reason, last: 'damaged', failures: 0 };
+  return phase === 'serving' ? unlessRefusalStands(seen, reason, now) : go(seen);
+}
+
+/** No answer, or one about something else, does not take a refusal back. */
+function unlessRefusalStands(seen: WatchState, why: string, now: number): WatchStep {
+  if (seen.refusedAt === undefined || now - seen.refusedAt < REFUSAL_STANDS_MS) return go(seen);
+  const since = `refused, and not valid since, for ${formatDuration(REFUSAL_STANDS_MS)}`;
+  const reason = `${since}: ${seen.refusal}; the last answer was: ${why}`;
+  return go({ ...seen, phase: 'stopped', key: 'invalid', reason }, 'stop');
 }
 
 function noLongerWaiting(state: WatchState): WatchPhase {
@@ -119,21 +139,24 @@ function go(state: WatchState, action: WatchAction = 'none'): WatchStep {
   return { state, action };
 }
 
-/** When the countdown ends; undefined where none runs. */
+/** When the countdown ends, unless a valid answer comes; undefined where none runs. */
 export function graceEndsAt(state: WatchState, policy: WatchPolicy): number | undefined {
-  if (state.phase !== 'serving' || state.last !== 'unreachable' || state.unreachableAt === undefined)
-    return undefined;
-  return state.unreachableAt + policy.graceMs;
+  const { phase, last, refusedAt, unreachableAt } = state;
+  if (phase !== 'serving' || last === 'valid' || last === 'refused') return undefined;
+  const ofRefusal = refusedAt === undefined ? undefined : refusedAt + REFUSAL_STANDS_MS;
+  if (last === 'damaged' || unreachableAt === undefined) return ofRefusal;
+  return Math.min(unreachableAt + policy.graceMs, ofRefusal ?? Number.POSITIVE_INFINITY);
 }
 
 /** Milliseconds to the next check; `uniform` is random in [0, 1). */
 export function delayToNext(state: WatchState, now: number, policy: WatchPolicy, uniform: number): number {
   if (state.last === 'refused' && state.phase === 'serving' && state.refusedAt !== undefined)
     return Math.max(0, state.refusedAt + policy.confirmMs - now);
-  if (state.last !== 'unreachable') return policy.intervalMs * (0.9 + 0.2 * uniform);
-  // Doubling, and spread over half of the span, so that many volumes do not come back at once.
-  const doubled = Math.min(KEY_RETRY_MAX_MS, KEY_RETRY_MIN_MS * 2 ** Math.min(state.failures - 1, 16));
-  const retry = Math.min(doubled, policy.intervalMs) * (0.5 + 0.5 * uniform);
   const end = graceEndsAt(state, policy);
+  if (state.last !== 'unreachable' && end === undefined) return policy.intervalMs * (0.9 + 0.2 * uniform);
+  // Doubling, and spread over half of the span, so that many volumes do not come back at once.
+  const doubled = KEY_RETRY_MIN_MS * 2 ** Math.min(state.failures - 1, 16);
+  const spanMs = state.last === 'unreachable' ? Math.min(KEY_RETRY_MAX_MS, doubled) : KEY_RETRY_MAX_MS;
+  const retry = Math.min(spanMs, policy.intervalMs) * (0.5 + 0.5 * uniform);
   return end === undefined ? retry : Math.max(0, Math.min(retry, end - now));
 }

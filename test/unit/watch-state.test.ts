@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { KEY_RETRY_MAX_MS, KEY_RETRY_MIN_MS } from '../../src/base/limits.js';
+import { KEY_RETRY_MAX_MS, KEY_RETRY_MIN_MS, REFUSAL_STANDS_MS } from '../../src/base/limits.js';
 import type { KeyAnswer } from '../../src/keys/key-answer.js';
 import {
   delayToNext,
@@ -37,8 +37,17 @@ type AnswerName = keyof typeof answers;
 const serving = firstState('serving', 'valid', undefined);
 const states = {
   serving,
-  'refused just now': { ...serving, last: 'refused', refusedAt: NOW - 1000 },
-  'refused long enough ago': { ...serving, last: 'refused', refusedAt: NOW - 5000 },
+  'refused just now': { ...serving, last: 'refused', refusedAt: NOW - 1000, refusal: 'no' },
+  'refused long enough ago': { ...serving, last: 'refused', refusedAt: NOW - 5000, refusal: 'no' },
+  'refused, not answered since': {
+    ...serving,
+    ...{ key: 'unreachable', last: 'unreachable', unreachableAt: NOW - MINUTE, failures: 3 },
+    ...{ refusedAt: NOW - REFUSAL_STANDS_MS, refusal: 'no' },
+  },
+  'refused, damaged since': {
+    ...serving,
+    ...{ key: 'damaged', last: 'damaged', refusedAt: NOW - REFUSAL_STANDS_MS, refusal: 'no' },
+  },
   'unreachable in grace': {
     ...serving,
     ...{ key: 'unreachable', last: 'unreachable', unreachableAt: NOW - MINUTE, failures: 3 },
@@ -70,6 +79,14 @@ const TABLE: readonly [StateName, AnswerName, WatchPhase, WatchState['key'], str
   ['refused long enough ago', 'refused', 'stopped', 'invalid', 'stop'],
   ['refused long enough ago', 'unreachable', 'serving', 'unreachable', 'none'],
   ['refused long enough ago', 'damaged', 'serving', 'damaged', 'none'],
+  ['refused, not answered since', 'valid', 'serving', 'valid', 'none'],
+  ['refused, not answered since', 'refused', 'stopped', 'invalid', 'stop'],
+  ['refused, not answered since', 'unreachable', 'stopped', 'invalid', 'stop'],
+  ['refused, not answered since', 'damaged', 'stopped', 'invalid', 'stop'],
+  ['refused, damaged since', 'valid', 'serving', 'valid', 'none'],
+  ['refused, damaged since', 'refused', 'stopped', 'invalid', 'stop'],
+  ['refused, damaged since', 'unreachable', 'stopped', 'invalid', 'stop'],
+  ['refused, damaged since', 'damaged', 'stopped', 'invalid', 'stop'],
   ['unreachable in grace', 'valid', 'serving', 'valid', 'none'],
   ['unreachable in grace', 'refused', 'serving', 'unreachable', 'none'],
   ['unreachable in grace', 'unreachable', 'serving', 'unreachable', 'none'],
@@ -148,6 +165,69 @@ describe('the watchdog decides', () => {
     state = next(state, VALID, NOW + 3000, policy).state;
     expect(next(state, answers.refused, NOW + 5000, policy).action).toBe('none');
     expect(next(state, answers.unreachable, NOW + 1000 + policy.graceMs, policy).action).toBe('none');
+  });
+});
+
+describe('after a refusal that no valid answer contradicts', () => {
+  /** When it stops, in ms after the refusal, where `then` is the answer to every later check. */
+  const stopsAfter = (then: readonly AnswerName[], change: Partial<WatchPolicy> = {}): number | undefined => {
+    const given = { ...policy, ...change };
+    let state = next(serving, answers.refused, NOW, given).state;
+    for (let now = NOW, checks = 0; now < NOW + 72 * 60 * MINUTE; checks += 1) {
+      now += Math.max(1, delayToNext(state, now, given, 0.999));
+      const step = next(state, answers[then[checks % then.length]], now, given);
+      if (step.action === 'stop') {
+        expect([step.state.key, step.state.reason]).toEqual([
+          'invalid',
+          expect.stringContaining('it is refused'),
+        ]);
+        return now - NOW;
+      }
+      state = step.state;
+    }
+    return undefined;
+  };
+
+  it.each([
+    { later: ['unreachable'] },
+    { later: ['damaged'] },
+    { later: ['damaged', 'unreachable'] },
+    { later: ['unreachable', 'unreachable', 'damaged'] },
+  ] as const)('$later does not keep it serving longer than REFUSAL_STANDS_MS', ({ later }) => {
+    const after = stopsAfter(later)!;
+    expect(after).toBeGreaterThanOrEqual(REFUSAL_STANDS_MS);
+    expect(after).toBeLessThan(REFUSAL_STANDS_MS + 10);
+  });
+
+  it('the countdown that is shown ends when it stops', () => {
+    const refused = next(serving, answers.refused, NOW, policy).state;
+    for (const then of ['unreachable', 'damaged'] as const) {
+      const { state } = next(refused, answers[then], NOW + 5000, policy);
+      expect(graceEndsAt(state, policy)).toBe(NOW + REFUSAL_STANDS_MS);
+    }
+  });
+
+  it('a shorter grace period still counts', () => {
+    let { state } = next(serving, answers.refused, NOW, policy);
+    state = next(state, answers.unreachable, NOW + 5000, { ...policy, graceMs: 1000 }).state;
+    expect(graceEndsAt(state, { ...policy, graceMs: 1000 })).toBe(NOW + 6000);
+  });
+
+  it('a valid answer on the way lets an outage have its whole grace period again', () => {
+    let { state } = next(serving, answers.refused, NOW, policy);
+    state = next(state, VALID, NOW + 5000, policy).state;
+    state = next(state, answers.unreachable, NOW + 6000, policy).state;
+    expect(next(state, answers.unreachable, NOW + 5999 + policy.graceMs, policy).action).toBe('none');
+  });
+
+  it('an outage without a refusal does not stop it before its grace period ends', () => {
+    let state: WatchState = serving;
+    for (let now = NOW; now < NOW + policy.graceMs; now += MINUTE) {
+      const step = next(state, answers.unreachable, now, policy);
+      expect(step.action).toBe('none');
+      state = step.state;
+    }
+    expect(next(state, answers.unreachable, NOW + policy.graceMs, policy).action).toBe('stop');
   });
 });
 

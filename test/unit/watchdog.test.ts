@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { KEY_CHECK_TIMEOUT_MS } from '../../src/base/limits.js';
+import { KEY_CHECK_TIMEOUT_MS, REFUSAL_STANDS_MS } from '../../src/base/limits.js';
 import { nullLogger } from '../../src/base/log.js';
 import type { RandomSource } from '../../src/base/random.js';
 import { ask, type KeyAnswer } from '../../src/keys/key-answer.js';
@@ -108,6 +108,17 @@ describe('the watchdog', () => {
     await subject.advance(1_300_000);
     expect(subject.done).toEqual(['600000 ask', '605000 ask', '1205000 ask']);
   });
+
+  it.each(['unreachable', 'damaged'] as const)(
+    'stops a volume that was refused and then %s, minutes later and not after the grace period',
+    async (then) => {
+      const subject = new Subject();
+      subject.script('refused', then);
+      await subject.advance(policy.intervalMs + REFUSAL_STANDS_MS);
+      const reason = `stop: refused, and not valid since, for 5m: refused; the last answer was: ${then}`;
+      expect(subject.done).toContain(`${policy.intervalMs + REFUSAL_STANDS_MS} ${reason}`);
+    },
+  );
 
   it('a check on demand right after a refusal does not confirm it', async () => {
     const subject = new Subject();
