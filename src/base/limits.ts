@@ -113,6 +113,10 @@ export const KEY_RETRY_MAX_MS = 60_000;
 export const KMS_OPERATION_TIMEOUT_MS = 9_000;
 export const KMS_ATTEMPTS_MAX = 3;
 export const KMS_ATTEMPT_TIMEOUT_MS = 4_000;
+/** For region and credentials, of the time of an operation; what comes later is there for the next one. */
+export const KMS_CREDENTIALS_TIMEOUT_MS = 3_000;
+/** What gives credentials and has not answered for so long is asked anew. */
+export const KMS_CREDENTIALS_ABANDON_MS = 30_000;
 /** Until the connection stands, TLS included. */
 export const KMS_CONNECT_TIMEOUT_MS = 3_000;
 /** At once, for each daemon; what is more waits. */

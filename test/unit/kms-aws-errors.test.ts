@@ -205,13 +205,17 @@ describe('the errors that only a name or a code tells', () => {
     expect(awsErrorOf(error, 'kms:Encrypt')).toBe(error);
   });
 
-  it.each([
-    ['a service for credentials that is down', { $metadata: { httpStatusCode: 503 } }, 'unreachable'],
-    ['one whose name cannot be resolved', { code: 'ENOTFOUND' }, 'unreachable'],
-    ['one that says no', { name: 'AccessDenied', $metadata: { httpStatusCode: 403 } }, 'refused'],
-    ['credentials that nobody has', { name: 'CredentialsProviderError' }, 'refused'],
-  ])('%s', (_what, fields, kind) => {
-    const failure = credentialsErrorOf(Object.assign(new Error('why'), fields));
-    expect(failure).toMatchObject({ kind, message: expect.stringMatching(/the daemon's AWS credentials/) });
-  });
+  it.each(['toString', 'constructor', '__proto__', 'hasOwnProperty'])(
+    'a name that every object has, %s, is not known here',
+    async (name) => {
+      const { url } = await answering(400, awsError(name));
+      expect(await unwrapAt(url)).toMatchObject({ kind: 'unreachable', ofCredentials: false });
+      const failure = credentialsErrorOf(Object.assign(new Error('why'), { name, code: name }), {
+        had: true,
+        configured: [],
+      });
+      expect(failure.kind).toBe('unreachable');
+      expect(failure.message).not.toMatch(/native code|object Object/);
+    },
+  );
 });

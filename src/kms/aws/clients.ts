@@ -4,10 +4,17 @@
  * first key that needs it.
  */
 import type { KMSClient } from '@aws-sdk/client-kms';
-import { KMS_ATTEMPTS_MAX, KMS_OPERATION_TIMEOUT_MS } from '../../base/limits.js';
+import { type Timer, within } from '../../base/clock.js';
+import {
+  KMS_ATTEMPTS_MAX,
+  KMS_CREDENTIALS_ABANDON_MS,
+  KMS_CREDENTIALS_TIMEOUT_MS,
+  KMS_OPERATION_TIMEOUT_MS,
+} from '../../base/limits.js';
 import type { Logger } from '../../base/log.js';
 import type { KmsEnvironment } from '../provider.js';
-import { AwsKmsError, awsErrorOf, credentialsErrorOf } from './errors.js';
+import { credentialSources } from './credential-sources.js';
+import { AwsKmsError, awsErrorOf, credentialsErrorOf, isOfCredentialSource } from './errors.js';
 import { SecretHttpHandler } from './http-handler.js';
 
 type Sdk = typeof import('@aws-sdk/client-kms');
@@ -19,24 +26,36 @@ export interface Call {
   readonly signal: AbortSignal;
 }
 
+interface RegionClient {
+  readonly client: KMSClient;
+  /** Runs while region or credentials are awaited. */
+  abandon: Timer | undefined;
+}
+
 const DEFAULT_REGION = '';
 
 export class AwsClients {
   readonly #environment: KmsEnvironment;
   readonly #handler: SecretHttpHandler;
-  readonly #clients = new Map<string, KMSClient>();
+  readonly #clients = new Map<string, RegionClient>();
   readonly #closing = new AbortController();
+  readonly #import: () => Promise<Sdk>;
   #sdk: Promise<Sdk> | undefined;
+  #hadCredentials = false;
 
-  constructor(environment: KmsEnvironment) {
+  constructor(
+    environment: KmsEnvironment,
+    importSdk: () => Promise<Sdk> = () => import('@aws-sdk/client-kms'),
+  ) {
     this.#environment = environment;
+    this.#import = importSdk;
     this.#handler = new SecretHttpHandler(environment.clock);
   }
 
   /**
    * Runs `work` with the client of that region; undefined is the region of the settings. `action` names it in errors.
-   * Rejects with an AwsKmsError, or with an error of the addon, after KMS_OPERATION_TIMEOUT_MS at the latest: a
-   * credential source that hangs counts in, and so do all attempts and the pauses between them.
+   * Rejects with an AwsKmsError, or with an error of the addon, after KMS_OPERATION_TIMEOUT_MS at the latest: the search
+   * for credentials counts in, and so do all attempts and the pauses between them.
    */
   async call<T>(region: string | undefined, action: string, work: (call: Call) => Promise<T>): Promise<T> {
     const given = new AbortController();
@@ -45,7 +64,9 @@ export class AwsClients {
     try {
       return await Promise.race([this.#run(region, signal, work), whenAborted(signal)]);
     } catch (error) {
-      const typed = awsErrorOf(error, action);
+      const typed = isOfCredentialSource(error)
+        ? await this.#credentialsError(error)
+        : awsErrorOf(error, action);
       // Another set of credentials may be there when it is asked for again.
       if (typed instanceof AwsKmsError && typed.ofCredentials) this.#clients.delete(region ?? DEFAULT_REGION);
       throw typed;
@@ -74,24 +95,58 @@ export class AwsClients {
     work: (call: Call) => Promise<T>,
   ): Promise<T> {
     const sdk = await this.#load();
-    const client = this.#clientOf(sdk, region);
-    if (region === undefined) await client.config.region().catch(noRegion);
-    await client.config.credentials().catch((error: unknown) => {
-      throw credentialsErrorOf(error);
-    });
+    const { client } = await this.#readyClient(sdk, region ?? DEFAULT_REGION);
     return work({ sdk, client, signal });
+  }
+
+  /** A client whose region and credentials are known. */
+  async #readyClient(sdk: Sdk, region: string): Promise<RegionClient> {
+    const { clock } = this.#environment;
+    const entry = this.#clientOf(sdk, region);
+    const settled = (): void => {
+      entry.abandon?.cancel();
+      entry.abandon = undefined;
+    };
+    // The SDK asks once for all who wait, and again only after an answer: one that never comes would be waited for for ever.
+    entry.abandon ??= clock.setTimeout(() => this.#abandon(region, entry), KMS_CREDENTIALS_ABANDON_MS);
+    const ready = this.#settingsOf(entry.client, region);
+    ready.then(settled, settled);
+    await within(clock, KMS_CREDENTIALS_TIMEOUT_MS, ready, credentialsLate);
+    return entry;
+  }
+
+  async #settingsOf(client: KMSClient, region: string): Promise<void> {
+    if (region === DEFAULT_REGION) await client.config.region().catch(noRegion);
+    try {
+      await client.config.credentials();
+      this.#hadCredentials = true;
+    } catch (error) {
+      throw await this.#credentialsError(error);
+    }
+  }
+
+  async #credentialsError(error: unknown): Promise<AwsKmsError> {
+    return credentialsErrorOf(error, { had: this.#hadCredentials, configured: await credentialSources() });
+  }
+
+  #abandon(region: string, entry: RegionClient): void {
+    if (this.#clients.get(region) === entry) this.#clients.delete(region);
   }
 
   #load(): Promise<Sdk> {
     // Which Node is good enough is not for the SDK to say, least of all as text between the JSON lines of a log.
     process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
-    this.#sdk ??= import('@aws-sdk/client-kms');
+    this.#sdk ??= this.#import().catch((error: unknown) => {
+      // Too many open files, say: the next who asks tries again.
+      this.#sdk = undefined;
+      throw error;
+    });
     return this.#sdk;
   }
 
-  #clientOf(sdk: Sdk, region = DEFAULT_REGION): KMSClient {
-    let client = this.#clients.get(region);
-    if (client === undefined) {
+  #clientOf(sdk: Sdk, region: string): RegionClient {
+    let entry = this.#clients.get(region);
+    if (entry === undefined) {
       const config = {
         ...(region !== DEFAULT_REGION && { region }),
         requestHandler: this.#handler,
@@ -101,23 +156,28 @@ export class AwsClients {
         // Of the sources of credentials: files are read again by a new client, so that new credentials need no restart.
         ignoreCache: true,
       };
-      client = new sdk.KMSClient(config);
-      this.#clients.set(region, client);
+      entry = { client: new sdk.KMSClient(config), abandon: undefined };
+      this.#clients.set(region, entry);
     }
-    return client;
+    return entry;
   }
 }
 
 /** The SDK would print them. */
 function warningsTo(log: Logger) {
   const silent = (): void => undefined;
-  const warn = (message: unknown): void => log.warn({ reason: String(message) }, 'the AWS SDK warns');
+  const warn = (...parts: unknown[]): void => log.warn({ reason: parts.join(' ') }, 'the AWS SDK warns');
   return { debug: silent, info: silent, error: silent, warn };
 }
 
 function noRegion(error: unknown): never {
   const message = 'no AWS region: set AWS_REGION or the region of the profile, or name the key by its ARN';
   throw new AwsKmsError('unreachable', 'NoRegion', message, error);
+}
+
+function credentialsLate(): Error {
+  const message = `what gives the daemon's AWS credentials cannot be reached: there is no answer in ${KMS_CREDENTIALS_TIMEOUT_MS} ms`;
+  return new AwsKmsError('unreachable', 'CredentialsTimeout', message, undefined);
 }
 
 function late(): Error {

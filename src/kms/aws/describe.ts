@@ -2,21 +2,23 @@
 import type { KeyMetadata } from '@aws-sdk/client-kms';
 import type { AwsKeyUri } from './key-uri.js';
 
-const STATES: Readonly<Record<string, string>> = {
-  Enabled: 'is enabled',
-  Disabled: 'is disabled',
-  PendingDeletion: 'waits to be deleted',
-  PendingReplicaDeletion: 'waits to be deleted once its replicas are',
-  PendingImport: 'has no key material: it waits for an import',
-  Unavailable: 'is unavailable: its key store is disconnected',
-  Creating: 'is being created',
-  Updating: 'is being updated',
-};
+const STATES: ReadonlyMap<string, string> = new Map(
+  Object.entries({
+    Enabled: 'is enabled',
+    Disabled: 'is disabled',
+    PendingDeletion: 'waits to be deleted',
+    PendingReplicaDeletion: 'waits to be deleted once its replicas are',
+    PendingImport: 'has no key material: it waits for an import',
+    Unavailable: 'is unavailable: its key store is disconnected',
+    Creating: 'is being created',
+    Updating: 'is being updated',
+  }),
+);
 
 /** "is disabled"; "waits to be deleted, on 2026-12-01T00:00:00.000Z". */
 export function inWords({ KeyState: state, DeletionDate: deletion }: KeyMetadata): string {
   const words =
-    state === undefined ? 'is in a state that AWS does not tell' : (STATES[state] ?? `is ${state}`);
+    state === undefined ? 'is in a state that AWS does not tell' : (STATES.get(state) ?? `is ${state}`);
   return deletion === undefined ? words : `${words}, on ${deletion.toISOString()}`;
 }
 

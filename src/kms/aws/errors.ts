@@ -13,7 +13,7 @@ import { KmsError, type KmsErrorKind } from '../provider.js';
 const MESSAGE_CHARACTERS_MAX = 500;
 
 /** AWS's errors of a key, and what each means. */
-const OF_THE_KEY: Readonly<Record<string, readonly [KmsErrorKind, string]>> = {
+const OF_THE_KEY = tableOf<readonly [KmsErrorKind, string]>({
   AccessDeniedException: ['refused', "the daemon's AWS principal has no permission to do that with the key"],
   DisabledException: ['refused', 'the key is disabled, or waits to be deleted'],
   KMSInvalidStateException: [
@@ -34,7 +34,7 @@ const OF_THE_KEY: Readonly<Record<string, readonly [KmsErrorKind, string]>> = {
   ThrottlingException: ['unreachable', 'too many requests for this account'],
   LimitExceededException: ['unreachable', 'a quota of this account is used up'],
   ServiceUnavailableException: ['unreachable', 'KMS is not available'],
-};
+});
 
 const EXPIRED = "the daemon's AWS credentials have expired";
 const UNKNOWN = "AWS does not know the daemon's AWS credentials";
@@ -42,27 +42,34 @@ const WRONG =
   "the daemon's AWS credentials are wrong (the secret does not belong to the access key), or its clock is";
 const MISSING = "the daemon's AWS credentials are missing";
 
-/** AWS's errors of who asks. All are refusals, and so are credentials that cannot be had. */
-const OF_THE_CREDENTIALS: Readonly<Record<string, string>> = {
-  ExpiredTokenException: EXPIRED,
+/** Errors that prove something about who asks, by KMS and by what gives the credentials. All are refusals. */
+const OF_THE_CREDENTIALS = tableOf<string>({
   ExpiredToken: EXPIRED,
   RequestExpired: WRONG,
-  UnrecognizedClientException: UNKNOWN,
+  UnrecognizedClient: UNKNOWN,
   InvalidClientTokenId: UNKNOWN,
-  InvalidSignatureException: WRONG,
+  InvalidSignature: WRONG,
   SignatureDoesNotMatch: WRONG,
   IncompleteSignature: WRONG,
-  IncompleteSignatureException: WRONG,
-  MissingAuthenticationTokenException: MISSING,
   MissingAuthenticationToken: MISSING,
   OptInRequired: "the daemon's AWS credentials are of an account without KMS",
   NotAuthorized: "the daemon's AWS credentials are refused",
-  CredentialsProviderError: MISSING,
-  TokenProviderError: MISSING,
-  ProviderError: MISSING,
-};
+});
 
-const OF_THE_NETWORK: Readonly<Record<string, string>> = {
+/** The same of what gives the credentials alone: from KMS, a denial is one of the key. */
+const OF_THE_SOURCE = tableOf<string>({
+  AccessDenied: 'the daemon may not have its AWS credentials',
+  Unauthorized: 'the daemon may not have its AWS credentials',
+  Forbidden: 'the daemon may not have its AWS credentials',
+  InvalidIdentityToken: "AWS takes the daemon's web identity token for none",
+  IDPRejectedClaim: "the identity provider rejects the daemon's web identity token",
+});
+
+/** Of single sign-on, whose errors have no names of their own. */
+const SSO_EXPIRED =
+  /SSO session associated with this profile has expired|^Token is expired|^(?:Unauthorized|Forbidden)Exception:/;
+
+const OF_THE_NETWORK = tableOf<string>({
   ENOTFOUND: 'its name cannot be resolved (DNS)',
   EAI_AGAIN: 'its name cannot be resolved (DNS)',
   ECONNREFUSED: 'the connection is refused',
@@ -71,7 +78,7 @@ const OF_THE_NETWORK: Readonly<Record<string, string>> = {
   ETIMEDOUT: 'there is no answer in time',
   EHOSTUNREACH: 'there is no route',
   ENETUNREACH: 'there is no route',
-};
+});
 
 export class AwsKmsError extends KmsError {
   /** AWS's name of the error, or of what kept AWS from answering. */
@@ -94,42 +101,63 @@ export function awsErrorOf(error: unknown, action: string): unknown {
   if (error instanceof KmsError || isOwn(error)) return error;
   const name = nameOf(error);
   const quoted = said(error) === '' ? '' : ` (AWS says: ${said(error)})`;
-  const ofCredentials = OF_THE_CREDENTIALS[name];
+  const ofCredentials = OF_THE_CREDENTIALS.get(withoutSuffix(name));
   if (ofCredentials !== undefined) {
     return new AwsKmsError('refused', name, `${action}: ${name}: ${ofCredentials}${quoted}`, error, true);
   }
-  const known = OF_THE_KEY[name];
+  const known = OF_THE_KEY.get(name);
   if (known !== undefined) {
     return new AwsKmsError(known[0], name, `${action}: ${name}: ${known[1]}${quoted}`, error);
   }
   return new AwsKmsError('unreachable', name, `${action}: AWS KMS ${unanswered(error, name)}`, error);
 }
 
-/** The same for what goes wrong before KMS is asked: whatever gives the credentials may itself be out of reach. */
-export function credentialsErrorOf(error: unknown): AwsKmsError {
+/** What is known of where credentials come from, when they can't be had. */
+export interface CredentialSources {
+  /** This process had credentials before. */
+  readonly had: boolean;
+  /** What is to give them: each can be out of order. Settings that hold them as text are none. */
+  readonly configured: readonly string[];
+}
+
+/**
+ * The same for what goes wrong before KMS is asked. refused only where something says no, or where nothing is there to
+ * ask and never was: the SDK tries one source after another, and tells of most failures no more than that none gave
+ * any. An outage of what gives credentials must not count as a key that was taken away.
+ */
+export function credentialsErrorOf(error: unknown, { had, configured }: CredentialSources): AwsKmsError {
   const name = nameOf(error);
-  const status = statusOf(error);
   const quoted = said(error) === '' ? '' : ` (${said(error)})`;
-  const unreachable =
-    OF_THE_NETWORK[errnoOf(error) ?? ''] ?? (status >= 500 ? `it answers ${status}` : undefined);
-  if (unreachable !== undefined) {
-    const message = `what gives the daemon's AWS credentials cannot be reached: ${unreachable}${quoted}`;
+  const outage = (why: string): AwsKmsError => {
+    const message = `what gives the daemon's AWS credentials cannot be reached: ${why}${quoted}`;
     return new AwsKmsError('unreachable', name, message, error);
+  };
+  const status = statusOf(error);
+  const network = OF_THE_NETWORK.get(errnoOf(error) ?? '');
+  if (network !== undefined) return outage(network);
+  if (status >= 500 || status === 429) return outage(`it answers ${status}`);
+  const no =
+    OF_THE_CREDENTIALS.get(withoutSuffix(name)) ??
+    OF_THE_SOURCE.get(withoutSuffix(name)) ??
+    (SSO_EXPIRED.test(said(error)) ? EXPIRED : undefined) ??
+    (isOfCredentialSource(error) && !had && configured.length === 0 ? MISSING : undefined);
+  if (no !== undefined) {
+    return new AwsKmsError('refused', name, `${name}: ${no}${quoted}`, error, true);
   }
-  return new AwsKmsError(
-    'refused',
-    name,
-    `${name}: ${OF_THE_CREDENTIALS[name] ?? MISSING}${quoted}`,
-    error,
-    true,
-  );
+  const asked = configured.length === 0 ? '' : `; asked: ${configured.join(', ')}`;
+  return outage(`${name === '' ? 'there is no answer of use' : name}${asked}`);
+}
+
+/** Whether it comes from the SDK's search for credentials. */
+export function isOfCredentialSource(error: unknown): boolean {
+  return error instanceof Error && 'tryNextLink' in error;
 }
 
 function unanswered(error: unknown, name: string): string {
   const status = statusOf(error);
   if (status >= 500) return `answers ${status}, ${name}${detail(error)}`;
   const code = errnoOf(error) ?? '';
-  const network = OF_THE_NETWORK[code];
+  const network = OF_THE_NETWORK.get(code);
   if (network !== undefined) return `cannot be reached: ${network}${detail(error)}`;
   if (
     /^(CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|ERR_TLS_|ERR_SSL_|EPROTO$|HOSTNAME_MISMATCH$)/.test(code)
@@ -144,6 +172,16 @@ function unanswered(error: unknown, name: string): string {
 /** Of the addon, whose keys have states of their own. */
 function isOwn(error: unknown): boolean {
   return /^(KEY_|EINVAL$)/.test(errnoOf(error) ?? '');
+}
+
+/** A name that somebody sends must not find what every object has. */
+function tableOf<T>(entries: Readonly<Record<string, T>>): ReadonlyMap<string, T> {
+  return new Map(Object.entries(entries));
+}
+
+/** Services spell the same error with and without it. */
+function withoutSuffix(name: string): string {
+  return name.replace(/Exception$/, '');
 }
 
 function nameOf(error: unknown): string {
