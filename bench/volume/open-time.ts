@@ -94,7 +94,14 @@ async function build(path: string): Promise<void> {
   };
   const dek = key();
   const segmentBytes = segmentFileBytes(SEGMENT_SLOTS);
-  const spares = new SparePool({ store, segmentBytes, mapBytes: segmentBytes, sparesMax: 0, reserveMax: 0 });
+  const spares = new SparePool({
+    store,
+    segmentBytes,
+    mapBytes: segmentBytes,
+    sparesMax: 0,
+    reserveMax: 0,
+    sealing: () => DEK_ID,
+  });
   const deks = new Map([[DEK_ID, dek]]);
   const keys = new VolumeKeys({ suite: 2, deks, activeDek: DEK_ID });
   const options = { store, uuid: UUID, deks, keys, spares, root, mapFiles: new Set<number>() };

@@ -139,7 +139,8 @@ export class DaemonBackend implements AdminBackend {
   }
 
   #keyView(volume: ManagedVolume): KeyStatus[] {
-    const view = keyView(volume, this.#parts.watchdog.times(volume.name));
+    const { rotations, watchdog } = this.#parts;
+    const view = keyView(volume, watchdog.times(volume.name), rotations.isAtWork(volume.name));
     return view === undefined ? [] : [view];
   }
 
@@ -223,7 +224,7 @@ export class DaemonBackend implements AdminBackend {
     const sizeBytes = volume.superblock?.sizeBytes ?? 0;
     const stats = device?.stats();
     const times = this.#parts.watchdog.times(name);
-    const key = keyView(volume, times);
+    const key = keyView(volume, times, this.#parts.rotations.isAtWork(name));
     return {
       volume: name,
       state,

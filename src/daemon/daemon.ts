@@ -106,6 +106,7 @@ async function start(
   });
   undo.push(() => volumes.closeAll());
   undo.push(async () => watchdog.close());
+  undo.push(async () => rotations.close());
   await volumes.openAll();
   await createDefault(config, volumes);
   if (config.requireKeys) assertKeys(volumes);

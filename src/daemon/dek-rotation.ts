@@ -2,7 +2,6 @@
  * The order of steps in a rotation of a volume's DEK, between superblock and engine (docs/FORMAT.md, "Rotation"): nothing
  * is sealed under a DEK that the superblock does not name, and none leaves the superblock that something still names.
  */
-import { SealbdError } from '../base/errors.js';
 import type { AddDekOptions, VolumeHeader } from '../keys/volume-header.js';
 import type { EngineOpenOptions, EngineVolume } from './engine.js';
 
@@ -23,7 +22,10 @@ export async function rotate(
   device: EngineVolume,
   options: AddDekOptions,
 ): Promise<void> {
-  const { id } = header.pending ?? (await header.addPending(options));
+  // Both copies of the superblock have its wrap before anything is sealed under it.
+  if (header.pending === undefined) await header.addPending(options);
+  else await header.confirmPending(options.rewrite);
+  const { id } = header.pending!;
   await device.switchKey(id, header.deks.get(id)!, header.superblock.suite);
   await activate(header, device);
 }
@@ -40,11 +42,15 @@ async function activate(header: VolumeHeader, device: EngineVolume): Promise<voi
   device.settleKey();
 }
 
-/** After a rewrite that was completed: the old DEKs are destroyed. Returns their ids. */
+/** Destroys the old DEKs that nothing is under any more. Returns their ids. */
 export async function dropOld(header: VolumeHeader, device: EngineVolume): Promise<number[]> {
-  if (header.pending !== undefined || !device.isRewritten)
-    throw new SealbdError('CONFLICT', 'something is under an old DEK still');
-  const ids = await header.dropRetired();
-  device.forgetOtherKeys();
-  return ids;
+  if (header.pending !== undefined) return [];
+  const inUse = device.deksInUse();
+  try {
+    return await header.dropRetired(inUse);
+  } finally {
+    // Even where copy 2 could not be written: what the superblock in force does not name is wiped.
+    const { deks, plain } = header.superblock;
+    device.keepKeys([...deks.map((dek) => dek.id), ...(plain ? [0] : [])]);
+  }
 }

@@ -36,7 +36,7 @@ export interface EngineVolume extends BlockDevice {
   }): Promise<{ checkedBlocks: number; lost: { offset: number; length: number }[]; problems: string[] }>;
   /** Seals everything new under another DEK. Resolves when the superblock may call it active. */
   switchKey(id: number, key: KeyHandle, suite: Suite): Promise<void>;
-  /** True where the durable root is under the DEK that seals. */
+  /** Whether the superblock may call the DEK that seals the active one. */
   readonly isSwitched: boolean;
   /** The superblock calls the sealing DEK active. */
   settleKey(): void;
@@ -46,9 +46,10 @@ export interface EngineVolume extends BlockDevice {
     onProgress(doneBytes: number, totalBytes: number): void;
   }): Promise<void>;
   rewritten(): { doneBytes: number; totalBytes: number };
-  readonly isRewritten: boolean;
-  /** The superblock names no other DEK than the sealing one any more. */
-  forgetOtherKeys(): void;
+  /** DEKs that something stored is under; 0 stands for plaintext. */
+  deksInUse(): ReadonlySet<number>;
+  /** The superblock names no DEK but these any more (0: plaintext is left), and nothing is under another one. */
+  keepKeys(ids: readonly number[]): void;
   /** Refuses new requests, drains, syncs, checkpoints, closes. The caller then revokes the DEKs. */
   stop(deadlineMs: number): Promise<void>;
 }

@@ -110,6 +110,11 @@ export class ManagedVolume {
     return this.#rotatedDek;
   }
 
+  /** False while a copy of the superblock could not be brought up to date. */
+  get headerIsWhole(): boolean {
+    return this.#open?.header.whole ?? true;
+  }
+
   waitForKey(): void {
     this.#waiting = true;
   }
@@ -227,9 +232,15 @@ export class ManagedVolume {
   /** A real unwrap of every DEK. Those of a volume that is not open are wiped again at once. Never rejects. */
   async askKey(): Promise<KeyAnswer> {
     const { store, providers, pins, clock } = this.#options;
-    if (this.#open !== undefined) {
-      const { superblock, deks } = this.#open.header;
-      return checkDeks(superblock, deks, providers, clock);
+    const open = this.#open;
+    if (open !== undefined) {
+      const { superblock, deks } = open.header;
+      const answer = await checkDeks(superblock, deks, providers, clock);
+      // An operation on the keys came between: what was asked about may not be there any more.
+      const stale = this.#open === open && open.header.superblock.deks !== superblock.deks;
+      return stale && answer.kind !== 'valid'
+        ? checkDeks(open.header.superblock, deks, providers, clock)
+        : answer;
     }
     try {
       const { decoded } = newestCopy(await readHeaderCopies(store));

@@ -30,8 +30,15 @@ export function volumeView(volume: ManagedVolume, usage: ClosedUsage | undefined
   };
 }
 
-/** Undefined for a volume without a key. `times` are the watchdog's, where it watches the key. */
-export function keyView(volume: ManagedVolume, times: WatchTimes | undefined): KeyStatus | undefined {
+/**
+ * Undefined for a volume without a key. `times` are the watchdog's, where it watches the key; `rewriting` says that a job
+ * rewrites its data now.
+ */
+export function keyView(
+  volume: ManagedVolume,
+  times: WatchTimes | undefined,
+  rewriting = false,
+): KeyStatus | undefined {
   const { superblock, keyCheck } = volume;
   const active = superblock === undefined ? undefined : newestDek(superblock);
   if (superblock === undefined || active === undefined) return undefined;
@@ -46,18 +53,26 @@ export function keyView(volume: ManagedVolume, times: WatchTimes | undefined): K
     nextCheck: isoTime(times?.nextCheckAt),
     graceEndsAt: isoTime(times?.graceEndsAt),
     deks: superblock.deks.map((dek) => dekView(dek, byDek)),
-    rotation: rotationView(superblock, volume.device),
+    rotation: rotationView(superblock, volume.device, rewriting),
   };
 }
 
-/** switching: to a new DEK. reencrypting, encrypting: what was there before. paused: plaintext is left. */
-function rotationView(superblock: Superblock, device: ManagedVolume['device']): KeyStatus['rotation'] {
+/**
+ * switching: to a new DEK. reencrypting, encrypting: what was there before. waiting: the same, to go on by itself when the
+ * volume is open, or some time after a failure. paused: was cancelled, and plaintext is left.
+ */
+function rotationView(
+  superblock: Superblock,
+  device: ManagedVolume['device'],
+  isAtWork: boolean,
+): KeyStatus['rotation'] {
   const { rewriting, plain, deks } = superblock;
   const pending = deks.some((dek) => dek.state === 'pending');
   if (!pending && !rewriting && !plain) return null;
   const { doneBytes, totalBytes } = device?.rewritten() ?? { doneBytes: 0, totalBytes: 0 };
   if (pending) return { phase: 'switching', doneBytes, totalBytes };
   if (!rewriting) return { phase: 'paused', doneBytes, totalBytes };
+  if (!isAtWork) return { phase: 'waiting', doneBytes, totalBytes };
   return { phase: plain ? 'encrypting' : 'reencrypting', doneBytes, totalBytes };
 }
 

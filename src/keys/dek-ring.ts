@@ -48,12 +48,18 @@ function wipe(handle: KeyHandle): void {
   addon.keyRelease(handle);
 }
 
-/** DEK 0, which authenticates the metadata of a `none` volume: 32 zero bytes, public (docs/FORMAT.md). */
-export function withPublicKey<T>(use: (key: KeyHandle) => T): T {
-  const key = addon.keyImport(new Uint8Array(32));
+/**
+ * Lends keys by DEK id to what makes or checks a superblock. DEK 0 authenticates the metadata of a `none` volume: 32 zero
+ * bytes, public (docs/FORMAT.md).
+ */
+export function withKeys<T>(
+  handles: ReadonlyMap<number, KeyHandle>,
+  use: (keyOf: (id: number) => KeyHandle | undefined) => T,
+): T {
+  const publicKey = addon.keyImport(new Uint8Array(32));
   try {
-    return use(key);
+    return use((id) => (id === 0 ? publicKey : handles.get(id)));
   } finally {
-    addon.keyRelease(key);
+    addon.keyRelease(publicKey);
   }
 }

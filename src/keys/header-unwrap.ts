@@ -6,7 +6,7 @@ import { formatUuid } from '../base/random.js';
 import { type KeyProvider, KmsError, type WrapContext } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { addon, type KeyHandle, SUITE_NONE } from '../native/addon.js';
-import { DekRing, withPublicKey } from './dek-ring.js';
+import { DekRing, withKeys } from './dek-ring.js';
 import {
   checkValueHolds,
   type DecodedSuperblock,
@@ -51,13 +51,8 @@ export async function unwrapHeader(
 
 /** INTEGRITY where the MAC is not that of the active DEK. */
 export function assertAuthentic(decoded: DecodedSuperblock, handles: ReadonlyMap<number, KeyHandle>): void {
-  const { activeDek } = decoded.superblock;
-  const authenticates =
-    activeDek === 0
-      ? withPublicKey((key) => superblockAuthenticates(decoded, key))
-      : superblockAuthenticates(decoded, handles.get(activeDek)!);
-  if (!authenticates)
-    throw new SealbdError('INTEGRITY', 'superblock: it does not authenticate under its own DEK');
+  if (withKeys(handles, (keyOf) => superblockAuthenticates(decoded, keyOf))) return;
+  throw new SealbdError('INTEGRITY', 'superblock: it does not authenticate under its own DEK');
 }
 
 async function unwrapDek(uuid: Uint8Array, record: DekRecord, providers: KeyProviders): Promise<KeyHandle> {

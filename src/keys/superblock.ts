@@ -3,7 +3,8 @@
  * service. Decoding checks structure and CRC; whether the MAC holds is the caller's question, once it has a DEK.
  *
  * magic `SBDSUP1\n` · version u16 · suite u8 · flags u8 · DEK id u32 · uuid 16 · generation u64 · size u64 ·
- * created u64 · body length u32 · DEK records u32 · records · CRC32C u32 · MAC 16
+ * created u64 · body length u32 · DEK records u32 · records · CRC32C u32 · MAC 16 under the active DEK · MAC 16 under the
+ * pending DEK, where there is one
  */
 import { ByteReader, ByteWriter } from '../base/bytes.js';
 import type { Suite } from '../base/ciphers.js';
@@ -71,22 +72,34 @@ export interface Superblock {
 
 export interface DecodedSuperblock {
   readonly superblock: Superblock;
-  /** What the MAC covers, and the MAC. */
+  /** What the MACs cover, and the MACs: under the active DEK, and under the pending one where there is one. */
   readonly covered: Uint8Array;
-  readonly mac: Uint8Array;
+  readonly macs: readonly Uint8Array[];
 }
+
+/** The key of a DEK by its id; 0 is the public key. */
+export type DekKey = (id: number) => KeyHandle | undefined;
 
 /** The DEK that seals what is new: the pending one of a rotation, else the active one. Undefined in `none`. */
 export function newestDek({ deks }: Superblock): DekRecord | undefined {
   return deks.find((dek) => dek.state === 'pending') ?? deks.find((dek) => dek.state === 'active');
 }
 
-/** `authenticator` is the key of `activeDek`: its slot, or the public zero key where that is 0. */
-export function encodeSuperblock(superblock: Superblock, authenticator: KeyHandle): Buffer {
+/**
+ * DEKs that must authenticate a superblock: the active one, and with it the pending one. So neither who came to know the
+ * DEK that is about to retire, nor who knows the public key, can name a DEK that he does not have.
+ */
+function authenticators({ activeDek, deks }: Superblock): number[] {
+  const pending = deks.find((dek) => dek.state === 'pending');
+  return pending === undefined ? [activeDek] : [activeDek, pending.id];
+}
+
+export function encodeSuperblock(superblock: Superblock, keyOf: DekKey): Buffer {
   assertConsistent(superblock, (problem) => new RangeError(`superblock: ${problem}`));
   const records = superblock.deks.map(encodeRecord);
   const bodyBytes = records.reduce((sum, record) => sum + record.length, 0);
-  const bytes = Buffer.alloc(HEAD_BYTES + bodyBytes + CRC_BYTES + MAC_BYTES);
+  const keys = authenticators(superblock);
+  const bytes = Buffer.alloc(HEAD_BYTES + bodyBytes + CRC_BYTES + MAC_BYTES * keys.length);
   const writer = new ByteWriter(bytes);
   const flags = (superblock.rewriting ? FLAG_REWRITING : 0) | (superblock.plain ? FLAG_PLAIN : 0);
   writer.text(MAGIC).u16(VERSION).u8(superblock.suite).u8(flags).u32(superblock.activeDek);
@@ -98,7 +111,12 @@ export function encodeSuperblock(superblock: Superblock, authenticator: KeyHandl
   writer.u32(bodyBytes).u32(records.length);
   for (const record of records) writer.bytes(record);
   writer.u32(addon.crc32c(bytes.subarray(0, writer.offset), 0));
-  writer.bytes(addon.keyMac(authenticator, MAC_LABEL, superblock.uuid, bytes.subarray(0, writer.offset)));
+  const covered = bytes.subarray(0, writer.offset);
+  for (const id of keys) {
+    const key = keyOf(id);
+    if (key === undefined) throw new RangeError(`superblock: DEK ${id} is not there`);
+    writer.bytes(addon.keyMac(key, MAC_LABEL, superblock.uuid, covered));
+  }
   return bytes;
 }
 
@@ -109,7 +127,7 @@ export function decodeSuperblock(bytes: Uint8Array): DecodedSuperblock {
   reader.expect(MAGIC);
   const version = reader.u16();
   if (version !== VERSION) throw reader.error(`version ${version}, this program knows ${VERSION}`);
-  checkCrc(bytes, reader);
+  const macsAt = checkCrc(bytes);
   const suite = decodeSuite(reader);
   const flags = reader.u8();
   if ((flags & ~(FLAG_REWRITING | FLAG_PLAIN)) !== 0) throw reader.error(`unknown flags ${flags}`);
@@ -119,20 +137,28 @@ export function decodeSuperblock(bytes: Uint8Array): DecodedSuperblock {
   const [generation, sizeBytes, createdAt] = [reader.u64(), reader.u64(), reader.u64()];
   const bodyBytes = reader.u32();
   const count = reader.u32();
-  if (bodyBytes !== bytes.length - HEAD_BYTES - CRC_BYTES - MAC_BYTES)
-    throw reader.error('wrong body length');
   if (count > DEKS_PER_VOLUME_MAX) throw reader.error(`${count} DEK records`);
   const deks: DekRecord[] = [];
   for (let i = 0; i < count; i += 1) deks.push(decodeRecord(reader));
-  if (reader.remaining !== CRC_BYTES + MAC_BYTES) throw reader.error('wrong body length');
+  if (reader.offset !== HEAD_BYTES + bodyBytes) throw reader.error('wrong body length');
   const superblock = { suite, activeDek, rewriting, plain, uuid, generation, sizeBytes, createdAt, deks };
   assertConsistent(superblock, (problem) => reader.error(problem));
-  const covered = bytes.subarray(0, bytes.length - MAC_BYTES);
-  return { superblock, covered, mac: bytes.subarray(bytes.length - MAC_BYTES) };
+  const macs = authenticators(superblock).map((_, i) => {
+    return bytes.subarray(macsAt + i * MAC_BYTES, macsAt + (i + 1) * MAC_BYTES);
+  });
+  if (bytes.length !== macsAt + macs.length * MAC_BYTES) throw reader.error('wrong length');
+  return { superblock, covered: bytes.subarray(0, macsAt), macs };
 }
 
-export function superblockAuthenticates(decoded: DecodedSuperblock, authenticator: KeyHandle): boolean {
-  return addon.keyMacVerify(authenticator, MAC_LABEL, decoded.superblock.uuid, decoded.covered, decoded.mac);
+/** Whether every DEK that must authenticates it. */
+export function superblockAuthenticates(
+  { superblock, covered, macs }: DecodedSuperblock,
+  keyOf: DekKey,
+): boolean {
+  return authenticators(superblock).every((id, i) => {
+    const key = keyOf(id);
+    return key !== undefined && addon.keyMacVerify(key, MAC_LABEL, superblock.uuid, covered, macs[i]);
+  });
 }
 
 const CHECK_LABEL = 'sealbd/v1/check';
@@ -208,13 +234,17 @@ function decodeSuite(reader: ByteReader): Suite {
   return suite as Suite;
 }
 
-/** Over all but itself and the MAC; checked first, so that an accident is not taken for an unknown field. */
-function checkCrc(bytes: Uint8Array, reader: ByteReader): void {
-  const at = bytes.length - CRC_BYTES - MAC_BYTES;
-  if (at < HEAD_BYTES) throw reader.error('truncated');
+const BODY_LENGTH_AT = 56;
+
+/** Over all that is before it; checked first, so that an accident is not taken for an unknown field. Where the MACs begin. */
+function checkCrc(bytes: Uint8Array): number {
+  const reader = new ByteReader(bytes, 'superblock', BODY_LENGTH_AT);
+  const at = HEAD_BYTES + reader.u32();
+  if (at + CRC_BYTES + MAC_BYTES > bytes.length) throw reader.error('truncated');
   const stored = new ByteReader(bytes, 'superblock', at).u32();
   if (stored !== addon.crc32c(bytes.subarray(0, at), 0))
     throw reader.error('wrong CRC: the bytes are damaged');
+  return at + CRC_BYTES;
 }
 
 function assertConsistent(superblock: Superblock, fail: (problem: string) => Error): void {

@@ -12,7 +12,7 @@ import { KmsError } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { addon, type KeyHandle, SUITE_NONE } from '../native/addon.js';
 import type { Store } from '../store/store.js';
-import { DekRing, withPublicKey } from './dek-ring.js';
+import { DekRing, withKeys } from './dek-ring.js';
 import {
   discardCandidate,
   type HeaderCopies,
@@ -60,6 +60,7 @@ export class VolumeHeader {
   readonly #store: Store;
   readonly #ring: DekRing;
   #superblock: Superblock;
+  #whole = true;
 
   private constructor(store: Store, superblock: Superblock, ring: DekRing) {
     this.#store = store;
@@ -107,19 +108,52 @@ export class VolumeHeader {
     const { store, providers, pins, log } = options;
     const found = await readHeaderCopies(store);
     const failures: SealbdError[] = [];
+    let ofKey: number | undefined;
     for (const copy of found.copies) {
+      // The newer copy may hold the only wrap of a DEK: the key service's "damaged" must not bring back what was before.
+      if (ofKey !== undefined && copy.decoded.superblock.generation < ofKey) break;
       try {
         const ring = await unwrapHeader(copy.decoded, providers, pins);
         for (const failure of failures)
           log.error({ reason: failure.message }, 'passed over a superblock copy');
-        await repair(store, found, copy, log);
-        return new VolumeHeader(store, copy.decoded.superblock, ring);
+        return await VolumeHeader.#repaired(store, found, copy, ring, log);
       } catch (error) {
         if (!isSealbdError(error, 'INTEGRITY')) throw error;
         failures.push(error);
+        if (error instanceof KmsError) ofKey = copy.decoded.superblock.generation;
       }
     }
     throw failureOf(found, failures);
+  }
+
+  /**
+   * Serving goes on with one good copy: a repair that fails is reported, and tried again at the next open. But nothing may
+   * be sealed under a pending DEK whose wrap lies in one copy only.
+   */
+  static async #repaired(
+    store: Store,
+    found: HeaderCopies,
+    chosen: HeaderCopies['copies'][number],
+    ring: DekRing,
+    log: Logger,
+  ): Promise<VolumeHeader> {
+    const header = new VolumeHeader(store, chosen.decoded.superblock, ring);
+    try {
+      const rewritten = await repairHeaderCopies(store, found, chosen);
+      if (rewritten.length > 0)
+        log.warn({ rewritten, problems: found.problems }, 'repaired a superblock copy');
+      if (await discardCandidate(store)) log.info({}, 'removed a superblock that a crash left unfinished');
+    } catch (error) {
+      if (header.pending !== undefined) {
+        header.revoke();
+        throw error;
+      }
+      log.error(
+        { reason: messageOf(error) },
+        'could not put the copies of the superblock in order; the volume may have one good copy only',
+      );
+    }
+    return header;
   }
 
   /**
@@ -138,8 +172,15 @@ export class VolumeHeader {
       },
       committed: () => {
         this.#superblock = next;
+        this.#whole = false;
       },
     });
+    this.#whole = true;
+  }
+
+  /** False while copy 2 could not be brought up to date. */
+  get whole(): boolean {
+    return this.#whole;
   }
 
   /** The DEK of a rotation that is not over: new segments and roots may be under it. */
@@ -152,7 +193,7 @@ export class VolumeHeader {
    * What throws leaves the header as it was, unless copy 1 was written: then it is pending.
    */
   async addPending(options: AddDekOptions): Promise<DekRecord> {
-    const { deks, uuid, suite, plain } = this.#superblock;
+    const { deks, uuid, suite, plain, rewriting } = this.#superblock;
     if (this.pending !== undefined) throw new SealbdError('CONFLICT', `DEK ${this.pending.id} is pending`);
     if (deks.length >= DEKS_PER_VOLUME_MAX)
       throw new SealbdError(
@@ -166,11 +207,11 @@ export class VolumeHeader {
       const wrapped = await wrapNew(options, uuid, id, handle);
       assertSameKey(options, wrapped);
       const record: DekRecord = { ...wrapped, state: 'pending', createdAt: options.clock.now() };
-      this.#ring.add(id, handle);
       added = true;
+      this.#ring.add(id, handle);
       await this.update({
         deks: [...deks, record],
-        rewriting: options.rewrite,
+        rewriting: rewriting || options.rewrite,
         suite: options.suite ?? suite,
         plain: plain || suite === SUITE_NONE,
       });
@@ -180,6 +221,11 @@ export class VolumeHeader {
       else if (!this.#superblock.deks.some((dek) => dek.id === id)) this.#ring.drop(id);
       throw error;
     }
+  }
+
+  /** Both copies name the pending DEK when this resolves, and so does the wish to rewrite. */
+  async confirmPending(rewrite: boolean): Promise<void> {
+    await this.update({ rewriting: this.#superblock.rewriting || rewrite });
   }
 
   /** The pending DEK becomes the active one, which authenticates the superblock from now on; the active one retires. */
@@ -192,13 +238,23 @@ export class VolumeHeader {
     await this.update({ deks, activeDek: pending.id });
   }
 
-  /** Nothing names the retired DEKs any more: their wrapped copies leave the superblock, then their slots are wiped. */
-  async dropRetired(): Promise<number[]> {
-    const retired = this.#superblock.deks.filter((dek) => dek.state === 'retired').map((dek) => dek.id);
-    const deks = this.#superblock.deks.filter((dek) => dek.state !== 'retired');
-    await this.update({ deks, rewriting: false, plain: false });
-    for (const id of retired) this.#ring.drop(id);
-    return retired;
+  /**
+   * Retired DEKs that nothing is under leave the superblock, then their slots are wiped. `inUse` are those that something
+   * is still under; 0 stands for plaintext. Returns the ids that went. Where copy 2 could not be written it throws, and
+   * that copy still has their wraps: another update, or the next open, puts it right.
+   */
+  async dropRetired(inUse: ReadonlySet<number>): Promise<number[]> {
+    const { deks: before, rewriting, plain } = this.#superblock;
+    const deks = before.filter((dek) => dek.state !== 'retired' || inUse.has(dek.id));
+    const done = deks.every((dek) => dek.state !== 'retired') && !inUse.has(0);
+    if (deks.length === before.length && !done && this.#whole) return [];
+    try {
+      await this.update({ deks, rewriting: rewriting && !done, plain: plain && inUse.has(0) });
+    } finally {
+      for (const id of this.#ring.handles.keys())
+        if (!this.#superblock.deks.some((dek) => dek.id === id)) this.#ring.drop(id);
+    }
+    return before.filter((dek) => !deks.includes(dek)).map((dek) => dek.id);
   }
 
   /** Wipes the DEKs. The header is of no further use. */
@@ -235,27 +291,7 @@ async function wrapNew(
 }
 
 function encode(superblock: Superblock, ring: DekRing): Buffer {
-  if (superblock.activeDek === 0) return withPublicKey((key) => encodeSuperblock(superblock, key));
-  return encodeSuperblock(superblock, ring.handles.get(superblock.activeDek)!);
-}
-
-/** Serving goes on with one good copy: a repair that fails is reported, and tried again at the next open. */
-async function repair(
-  store: Store,
-  found: HeaderCopies,
-  chosen: HeaderCopies['copies'][number],
-  log: Logger,
-): Promise<void> {
-  try {
-    const rewritten = await repairHeaderCopies(store, found, chosen);
-    if (rewritten.length > 0) log.warn({ rewritten, problems: found.problems }, 'repaired a superblock copy');
-    if (await discardCandidate(store)) log.info({}, 'removed a superblock that a crash left unfinished');
-  } catch (error) {
-    log.error(
-      { reason: messageOf(error) },
-      'could not put the copies of the superblock in order; the volume may have one good copy only',
-    );
-  }
+  return withKeys(ring.handles, (keyOf) => encodeSuperblock(superblock, keyOf));
 }
 
 /** A wrong key is told apart from damaged bytes, whatever else failed. */

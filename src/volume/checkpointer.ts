@@ -12,6 +12,7 @@ import { ChangeLog } from './change-log.js';
 import { type CheckpointRoot, encodeRoot, readRoot, writeRoot } from './checkpoint-root.js';
 import { Committer } from './committer.js';
 import type { Compactor } from './compactor.js';
+import type { Eraser } from './eraser.js';
 import type { HeadCut, HeadLog } from './head-log.js';
 import { MapRuns, type SegmentChange } from './map-runs.js';
 import type { SegmentFactory } from './segment-factory.js';
@@ -29,6 +30,7 @@ export interface CheckpointerOptions {
   readonly handles: SegmentHandles;
   readonly factory: SegmentFactory;
   readonly spares: SparePool;
+  readonly eraser: Eraser;
   readonly head: HeadLog;
   readonly committer: Committer;
   readonly compactor: Compactor;
@@ -196,11 +198,21 @@ export class Checkpointer {
 
   /** What the published root names no more goes. A failure here is no failure of the checkpoint. */
   async #letGo(dead: readonly Segment[]): Promise<void> {
+    for (const segment of dead) {
+      if (this.#closed) return;
+      await this.#quietly(() => this.#retire(segment));
+    }
+    if (!this.#closed) await this.#quietly(() => this.#options.spares.fillReserve());
+  }
+
+  async #quietly(work: () => Promise<unknown>): Promise<void> {
     try {
-      for (const segment of dead) if (!this.#closed) await this.#retire(segment);
-      if (!this.#closed) await this.#options.spares.fillReserve();
+      await work();
     } catch (error) {
-      this.#options.log.error({ reason: messageOf(error) }, 'files of dead segments could not be let go of');
+      this.#options.log.error(
+        { reason: messageOf(error) },
+        'a file of a dead segment could not be let go of',
+      );
     }
   }
 
@@ -289,21 +301,22 @@ export class Checkpointer {
 
   /** The root that names this segment no more is durable: its file may be used again once nobody reads it. */
   async #retire(segment: Segment): Promise<void> {
-    const { table, handles, spares, keys } = this.#options;
+    const { table, handles, spares, eraser, keys } = this.#options;
     while (segment.pins > 0) await sleep(this.#options.clock, PIN_WAIT_MS);
     table.remove(segment);
     this.#recorded.delete(segment);
     await handles.drop(segment);
     const name = segmentFileName(segment.id);
     try {
-      if (keys.erases(segment)) await spares.erase(name);
+      if (keys.erases(segment)) eraser.add(name);
       // A lost segment has no file to reuse.
       else await spares.put(name, keys.recycles(segment) && segment.lost === undefined);
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw error;
+    } finally {
+      table.freeIndex(segment.index);
+      this.retired++;
     }
-    table.freeIndex(segment.index);
-    this.retired++;
   }
 
   /** Re-reads both copies of the root and every map file; what does not authenticate, in words. */
@@ -341,9 +354,14 @@ export class Checkpointer {
     return this.#group.idle();
   }
 
-  /** The last durable root is under this DEK, and so is every map file that it names. */
-  isUnder(dekId: number): boolean {
-    return this.#root.dekId === dekId && this.#root.runs.every((run) => run.dekId === dekId);
+  /** The last durable root is under this DEK. */
+  isRootUnder(dekId: number): boolean {
+    return this.#root.dekId === dekId;
+  }
+
+  /** DEKs that the last durable root and its map files are under. */
+  get deksOnDisk(): ReadonlySet<number> {
+    return new Set([this.#root.dekId, ...this.#root.runs.map((run) => run.dekId)]);
   }
 
   /** No further checkpoint starts by itself, and nobody waits for one. */

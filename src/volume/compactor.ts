@@ -1,5 +1,5 @@
 import { type Clock, sleep } from '../base/clock.js';
-import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
+import { errnoOf, isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import { forEachLimited } from '../base/limited.js';
 import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SLOT_BYTES, SYNCS_AT_ONCE_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
@@ -56,6 +56,9 @@ interface Pace {
   readonly onChunk?: () => void;
 }
 
+/** What reads answer where the medium, or the file on it, is bad. */
+const UNREADABLE = ['EIO', 'ENOENT', 'ENODATA', 'EUCLEAN', 'EBADMSG'];
+
 interface LiveSlot {
   readonly slot: number;
   readonly lba: number;
@@ -79,6 +82,9 @@ export class Compactor {
   #writer: SegmentWriter | undefined;
   #victim: Segment | undefined;
   #working: Promise<boolean> | undefined;
+  #rewriting = false;
+  /** Somebody waits for the space that the work under way frees. */
+  #hurry = false;
   #stopped = false;
   movedBlocks = 0;
 
@@ -101,52 +107,54 @@ export class Compactor {
 
   /** Compacts the emptiest segments, up to a new segment's worth; false where none is worth it. */
   round(urgent: boolean): Promise<boolean> {
-    this.#working ??= this.#round(() => this.#mostlyDead(), { urgent }).finally(() => {
-      this.#working = undefined;
-    });
+    // Who waits for space must not wait for work that gives way to clients.
+    if (urgent && this.#rewriting) this.#hurry = true;
+    this.#working ??= this.#round(() => this.#mostlyDead(), this.#options.segmentSlots, { urgent }).finally(
+      () => {
+        this.#working = undefined;
+      },
+    );
     return this.#working;
   }
 
-  /**
-   * Moves what segments under other DEKs than the sealing one hold, up to a new segment's worth; false where no segment
-   * is left that can be moved.
-   */
-  async rewriteRound(signal: AbortSignal, onChunk: () => void): Promise<boolean> {
+  /** Moves everything that these segments hold, of those that can be moved now; false where there was nothing to do. */
+  async rewrite(segments: readonly Segment[], signal: AbortSignal, onChunk: () => void): Promise<boolean> {
     while (this.#working !== undefined) await this.#working.catch(() => undefined); // Told to who started it.
     if (this.#stopped) throw new SealbdError('ESHUTDOWN', 'the volume is closed');
-    this.#working = this.#rewriteRound(signal, onChunk).finally(() => {
+    this.#rewriting = true;
+    this.#working = this.#rewrite(segments, { urgent: false, signal, onChunk }).finally(() => {
       this.#working = undefined;
+      this.#rewriting = false;
+      this.#hurry = false;
     });
     return this.#working;
   }
 
-  async #rewriteRound(signal: AbortSignal, onChunk: () => void): Promise<boolean> {
+  async #rewrite(segments: readonly Segment[], pace: Pace): Promise<boolean> {
     if (this.#writer !== undefined && !this.#isSealing(this.#writer.segment)) await this.#sealWriter();
-    const foreign = () => this.#movable().filter((segment) => !this.#isSealing(segment));
-    return this.#round(foreign, { urgent: false, signal, onChunk });
+    return this.#round(
+      () => segments.filter((segment) => this.#isMovable(segment)),
+      Number.POSITIVE_INFINITY,
+      pace,
+    );
+  }
+
+  /** Its blocks can't be moved: they do not authenticate or can not be read, or the file is gone. */
+  isStuck(segment: Segment): boolean {
+    return segment.live > 0 && (this.#damaged.has(segment) || segment.lost !== undefined);
   }
 
   #isSealing(segment: Segment): boolean {
     return segment.dekId === this.#options.keys.sealing.id;
   }
 
-  /** Blocks under other DEKs that can't be moved, since they do not authenticate or their segment is lost. */
-  stuck(): Segment[] {
-    return [...this.#options.table.all()].filter((segment) => {
-      return (
-        !this.#isSealing(segment) &&
-        (this.#damaged.has(segment) || segment.lost !== undefined) &&
-        segment.live > 0
-      );
-    });
-  }
-
-  async #round(victims: () => readonly Segment[], pace: Pace): Promise<boolean> {
+  async #round(victims: () => readonly Segment[], blocksMax: number, pace: Pace): Promise<boolean> {
     const before = this.movedBlocks;
     let chosen = 0;
     try {
       for (const victim of victims()) {
-        if (this.#stopped || pace.signal?.aborted || chosen >= this.#options.segmentSlots) break;
+        if (this.#stopped || pace.signal?.aborted || chosen >= blocksMax) break;
+        if (this.#rewriting && this.#hurry && chosen > 0) break;
         if (victim.live === 0 || this.#options.isBusy(victim)) continue;
         chosen += victim.live;
         await this.#compact(victim, pace);
@@ -159,20 +167,21 @@ export class Compactor {
   }
 
   #mostlyDead(): Segment[] {
-    const worth = this.#movable().filter((segment) => segment.live <= segment.slots * LIVE_RATIO_MAX);
+    const worth = [...this.#options.table.all()].filter((segment) => {
+      return segment.live <= segment.slots * LIVE_RATIO_MAX && this.#isMovable(segment);
+    });
     return worth.sort((a, b) => a.live / a.slots - b.live / b.slots);
   }
 
-  #movable(): Segment[] {
-    return [...this.#options.table.all()].filter(
-      (segment) =>
-        segment.sealed &&
-        segment.lost === undefined &&
-        segment.live > 0 &&
-        segment.buffers.length === 0 &&
-        !this.#damaged.has(segment) &&
-        !this.uses(segment) &&
-        !this.#options.isBusy(segment),
+  #isMovable(segment: Segment): boolean {
+    return (
+      segment.sealed &&
+      segment.lost === undefined &&
+      segment.live > 0 &&
+      segment.buffers.length === 0 &&
+      !this.#damaged.has(segment) &&
+      !this.uses(segment) &&
+      !this.#options.isBusy(segment)
     );
   }
 
@@ -199,13 +208,16 @@ export class Compactor {
         const started = this.#options.clock.monotonic();
         const requests = this.#options.foregroundRequests();
         await this.#chunk(victim, file, from, Math.min(BUFFER_SLOTS, victim.slots - from), lbas);
-        const busy = this.#options.foregroundRequests() !== requests && !urgent;
+        const busy = this.#options.foregroundRequests() !== requests && !urgent && !this.#hurry;
         const worked = this.#options.clock.monotonic() - started;
         onChunk?.();
         if (busy) await sleep(this.#options.clock, worked * FOREGROUND_STRETCH);
       }
+    } catch (error) {
+      this.#noteUnreadable(victim, error);
     } finally {
       addon.wipe(this.#plain.bytes);
+      if (victim.suite === 0) addon.wipe(this.#source.bytes);
       this.#victim = undefined;
       victim.pins--;
     }
@@ -220,7 +232,8 @@ export class Compactor {
   ): Promise<void> {
     if (lbas !== undefined && !this.#anyLive(victim, from, slots, lbas)) return;
     const bytes = this.#source.bytes.subarray(0, slots * SLOT_BYTES);
-    const read = await file.read(bytes, slotOffset(from));
+    const read = await this.#read(victim, file, bytes, slotOffset(from));
+    if (read === undefined) return;
     const valid = new Uint8Array(slots);
     const status = await this.#options.cipher.run({
       op: 'scan',
@@ -235,6 +248,25 @@ export class Compactor {
     if (read < bytes.length) valid.fill(0, Math.floor(read / SLOT_BYTES));
     if (this.#isDamaged(victim, from, valid, lbas)) this.#damaged.add(victim);
     await this.#move(this.#liveSlots(victim, from, valid));
+  }
+
+  /** Undefined where the medium does not give the bytes: the rest of the segment may be better. */
+  async #read(victim: Segment, file: StoreFile, bytes: Uint8Array, at: number): Promise<number | undefined> {
+    try {
+      return await file.read(bytes, at);
+    } catch (error) {
+      this.#noteUnreadable(victim, error);
+      return undefined;
+    }
+  }
+
+  /** One bad segment does not keep the others from being moved. Rethrows what is not the medium's fault. */
+  #noteUnreadable(victim: Segment, error: unknown): void {
+    if (!UNREADABLE.some((code) => errnoOf(error) === code) && !isSealbdError(error, 'INTEGRITY'))
+      throw error;
+    if (!this.#damaged.has(victim))
+      this.#options.log.error({ segment: victim.id, reason: messageOf(error) }, 'a segment can not be read');
+    this.#damaged.add(victim);
   }
 
   #anyLive(victim: Segment, from: number, slots: number, lbas: Float64Array): boolean {

@@ -20,6 +20,7 @@ import { Committer } from './committer.js';
 import { Compactor } from './compactor.js';
 import { DamageLog } from './damage-log.js';
 import { DataPath } from './data-path.js';
+import { Eraser } from './eraser.js';
 import { HeadLog } from './head-log.js';
 import { loadRuns, mapFileBytesMax, parseMapFileName } from './map-runs.js';
 import { type RecoveryResult, replayTail } from './recovery.js';
@@ -58,6 +59,7 @@ export interface Engine {
   readonly damage: DamageLog;
   readonly keys: VolumeKeys;
   readonly spares: SparePool;
+  readonly eraser: Eraser;
   /** Closes everything. `clean`: after a last commit and checkpoint; otherwise what is on disk stays as it is. */
   close(clean: boolean): Promise<void>;
 }
@@ -166,7 +168,9 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
     mapBytes: mapFileBytesMax(tuning.checkpointSlots * TAIL_MAX_FACTOR),
     sparesMax: tuning.sparesMax,
     reserveMax: tuning.reserveSegments,
+    sealing: () => keys.sealing.id,
   });
+  const eraser = new Eraser({ store, clock, log });
   const { nextSegmentId } = recovery;
   const { segmentSlots } = tuning;
   const factory = new SegmentFactory({ ...options, table, handles, spares, segmentSlots, nextSegmentId });
@@ -230,6 +234,7 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
     handles,
     factory,
     spares,
+    eraser,
     head,
     committer,
     compactor,
@@ -251,7 +256,7 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
 
   handles.isBusy = (segment) => head.uses(segment) || compactor.uses(segment);
   try {
-    await settle(options, loaded, spares, checkpointer, head);
+    await settle(options, loaded, { spares, eraser, checkpointer, head });
   } catch (error) {
     await release();
     throw error;
@@ -270,11 +275,13 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
     damage,
     keys,
     spares,
+    eraser,
     close: (clean) => close(clean),
   };
 
   async function close(clean: boolean): Promise<void> {
     try {
+      await eraser.stop();
       await compactor.stop();
       if (clean) await committer.flush();
       checkpointer.stop();
@@ -295,6 +302,7 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
   /** Lets go of timers, files, keys and memory, whatever state things are in. */
   async function release(): Promise<void> {
     head.abandon();
+    await eraser.stop();
     await checkpointer.close();
     await handles.dropAll();
     writer.buffers.freeIdle();
@@ -319,9 +327,7 @@ function writerContext(
 async function settle(
   options: EngineOptions,
   loaded: Loaded,
-  spares: SparePool,
-  checkpointer: Checkpointer,
-  head: HeadLog,
+  { spares, eraser, checkpointer, head }: Pick<Engine, 'spares' | 'eraser' | 'checkpointer' | 'head'>,
 ): Promise<void> {
   const { store, keys } = options;
   const { recovery, root, mapFiles, changes, names, table } = loaded;
@@ -336,7 +342,7 @@ async function settle(
   }
   for (const change of changes) checkpointer.note(...change);
   await spares.adopt(names);
-  await spares.purge(keys.sealing.id);
+  await spares.purge();
   for (const name of names) {
     const mapFile = parseMapFileName(name);
     if (name.endsWith('.tmp')) await store.remove(name);
@@ -344,8 +350,8 @@ async function settle(
   }
   // An open head or unused segments say that nobody closed this volume.
   const unclean = root.headId !== 0 || recovery.unused.length > 0 || changes.length > 0;
-  // A rotation that was begun: the map, and what the tail was, go under the new DEK.
-  const rotated = !checkpointer.isUnder(keys.sealing.id);
+  // A rotation that was begun: the root, and what the tail was, go under the new DEK.
+  const rotated = !checkpointer.isRootUnder(keys.sealing.id);
   try {
     if (options.fresh || !loaded.intact || unclean || rotated) await checkpointer.run();
   } catch (error) {
@@ -356,7 +362,7 @@ async function settle(
   }
   // Only now: the root before this one may have counted on them. Last first, so that what is left is a whole chain.
   for (const id of recovery.unused.sort((a, b) => b - a)) {
-    if (keys.plain) await spares.erase(segmentFileName(id));
+    if (keys.plain) eraser.add(segmentFileName(id));
     else await store.remove(segmentFileName(id));
   }
   await reserveSpace(options, spares);

@@ -7,23 +7,41 @@ const DEK_ID_AT = 12;
 const DEK_ID_BYTES = 4;
 const ZEROS_BYTES = 1 << 20;
 
+interface ReserveFile {
+  readonly name: string;
+  /** What it still holds something under; 0: nothing that needs a key. */
+  readonly dekId: number;
+}
+
+export interface FileReserveOptions {
+  readonly store: Store;
+  readonly prefix: string;
+  readonly fileBytes: number;
+  readonly max: number;
+  /** The DEK that seals what is new. */
+  sealing(): number;
+}
+
 /**
  * Up to `max` files of `fileBytes`, each with its space allocated, named `PREFIX-NUMBER`. A file that is taken keeps its
- * space; one that comes back is made whole again, or refused.
+ * space; one that comes back is made whole again, or refused. No file is handed out, or taken in, that holds something
+ * under another DEK than the sealing one: so no file is ever under two.
  */
 export class FileReserve {
   readonly #store: Store;
   readonly #prefix: string;
   readonly #fileBytes: number;
   readonly #max: number;
-  readonly #names: string[] = [];
+  readonly #sealing: () => number;
+  readonly #files: ReserveFile[] = [];
   #nextNumber = 0;
 
-  constructor(store: Store, prefix: string, fileBytes: number, max: number) {
+  constructor({ store, prefix, fileBytes, max, sealing }: FileReserveOptions) {
     this.#store = store;
     this.#prefix = prefix;
     this.#fileBytes = fileBytes;
     this.#max = max;
+    this.#sealing = sealing;
   }
 
   get fileBytes(): number {
@@ -31,11 +49,11 @@ export class FileReserve {
   }
 
   get count(): number {
-    return this.#names.length;
+    return this.#files.length;
   }
 
   get complete(): boolean {
-    return this.#names.length >= this.#max;
+    return this.#files.length >= this.#max;
   }
 
   /** Takes over the files that an earlier run left; those that don't fit go. */
@@ -44,9 +62,14 @@ export class FileReserve {
       const number = this.#numberOf(name);
       if (number === undefined) continue;
       this.#nextNumber = Math.max(this.#nextNumber, number + 1);
-      if (this.complete || !(await this.#isWhole(name))) await this.#store.remove(name);
-      else this.#names.push(name);
+      const dekId = this.complete ? undefined : await this.#wholeUnder(name);
+      if (dekId === undefined) await this.#store.remove(name);
+      else this.#files.push({ name, dekId });
     }
+  }
+
+  #isForeign({ dekId }: ReserveFile): boolean {
+    return dekId !== 0 && dekId !== this.#sealing();
   }
 
   #numberOf(name: string): number | undefined {
@@ -65,73 +88,77 @@ export class FileReserve {
         if (isDiskFull(error)) return false;
         throw error;
       }
-      this.#names.push(name);
+      this.#files.push({ name, dekId: 0 });
     }
     return true;
   }
 
-  /** Removes the files that hold something under another DEK than `dekId`. */
-  async removeForeign(dekId: number): Promise<void> {
-    for (const name of [...this.#names]) {
-      if (!(await this.#isForeign(name, dekId))) continue;
-      this.#names.splice(this.#names.indexOf(name), 1);
-      await this.#store.remove(name);
+  /** Removes the files that hold something under another DEK, or overwrites them, so that their space stays. */
+  async purge(how: 'remove' | 'overwrite'): Promise<void> {
+    for (;;) {
+      const at = this.#files.findIndex((file) => this.#isForeign(file));
+      if (at < 0) return;
+      // Out of everybody's reach first: whoever takes a file writes into it at once.
+      const [{ name }] = this.#files.splice(at, 1);
+      const blank = how === 'overwrite' && (await this.#overwritten(name));
+      if (blank && !this.complete) this.#files.push({ name, dekId: 0 });
+      else await this.#store.remove(name);
     }
   }
 
-  /** Overwrites what is under another DEK with zeros, durably; the files keep their space. */
-  async zeroForeign(dekId: number): Promise<void> {
-    for (const name of [...this.#names])
-      if (await this.#isForeign(name, dekId)) await overwrite(this.#store, name);
-  }
-
-  async #isForeign(name: string, dekId: number): Promise<boolean> {
-    const file = await this.#store.open(name, 'read');
+  /** What can't be overwritten is let go of: it is ciphertext. */
+  async #overwritten(name: string): Promise<boolean> {
     try {
-      const bytes = Buffer.alloc(DEK_ID_BYTES);
-      await file.read(bytes, DEK_ID_AT);
-      const found = bytes.readUInt32LE(0);
-      return found !== 0 && found !== dekId;
-    } finally {
-      await file.close();
+      await overwrite(this.#store, name);
+      return true;
+    } catch {
+      return false;
     }
   }
 
-  /** One of the files, open and renamed to `as`; undefined where none is left. */
-  async take(as: string): Promise<StoreFile | undefined> {
-    const name = this.#names.pop();
-    if (name === undefined) return undefined;
+  /** One of the files, open and renamed to `as`, for something under DEK `dekId`; undefined where none is left for it. */
+  async take(as: string, dekId: number): Promise<StoreFile | undefined> {
+    const at = this.#files.findLastIndex((file) => file.dekId === 0 || file.dekId === dekId);
+    if (at < 0) return undefined;
+    const [{ name }] = this.#files.splice(at, 1);
     await this.#store.rename(name, as);
     return this.#store.open(as, 'write');
   }
 
   /** Takes in another file, renamed; false where it is not wanted, or can't have its whole space. */
   async put(name: string): Promise<boolean> {
-    if (this.complete || !(await this.#isWhole(name))) return false;
+    if (this.complete) return false;
+    const dekId = await this.#wholeUnder(name);
+    if (dekId === undefined || this.#isForeign({ name, dekId })) return false;
     const as = this.#newName();
     await this.#store.rename(name, as);
-    this.#names.push(as);
+    this.#files.push({ name: as, dekId });
     return true;
   }
 
   /** Hands one file over to another reserve of files of the same size. */
   async giveTo(other: FileReserve): Promise<boolean> {
-    const name = this.#names.pop();
-    if (name === undefined) return false;
-    if (await other.put(name)) return true;
-    await this.#store.remove(name);
+    const file = this.#files.pop();
+    if (file === undefined) return false;
+    if (await other.put(file.name)) return true;
+    await this.#store.remove(file.name);
     return false;
   }
 
-  /** Gives the file all of its space: it may have been cut, or copied without its holes. */
-  async #isWhole(name: string): Promise<boolean> {
+  /**
+   * Gives the file all of its space, since it may have been cut, or copied without its holes; tells which DEK it names.
+   * Undefined where the disk has no room.
+   */
+  async #wholeUnder(name: string): Promise<number | undefined> {
     const file = await this.#store.open(name, 'write');
     try {
       if ((await file.size()) > this.#fileBytes) await file.truncate(this.#fileBytes);
       await addon.fileAllocate(file.fd, this.#fileBytes);
-      return true;
+      const bytes = Buffer.alloc(DEK_ID_BYTES);
+      await file.read(bytes, DEK_ID_AT);
+      return bytes.readUInt32LE(0);
     } catch (error) {
-      if (isDiskFull(error)) return false;
+      if (isDiskFull(error)) return undefined;
       throw error;
     } finally {
       await file.close();
@@ -143,17 +170,23 @@ export class FileReserve {
   }
 }
 
-/** Fills a file with zeros. Its head, which says what it holds, goes last: a crash on the way does not hide the rest. */
-export async function overwrite(store: Store, name: string): Promise<void> {
+/**
+ * Fills a file with zeros. Its head, which says what it holds, goes last: a crash on the way does not hide the rest.
+ * `ended` is asked between pieces; where it says so the file is left as it is, and the result is false.
+ */
+export async function overwrite(store: Store, name: string, ended = () => false): Promise<boolean> {
   const file = await store.open(name, 'write');
   try {
     const sizeBytes = await file.size();
     const zeros = new Uint8Array(Math.min(ZEROS_BYTES, sizeBytes));
-    for (let at = zeros.length; at < sizeBytes; at += zeros.length)
+    for (let at = zeros.length; at < sizeBytes; at += zeros.length) {
+      if (ended()) return false;
       await file.write(zeros.subarray(0, Math.min(zeros.length, sizeBytes - at)), at);
+    }
     await file.sync();
     await file.write(zeros, 0);
     await file.sync();
+    return true;
   } finally {
     await file.close();
   }

@@ -41,6 +41,8 @@ export function mapFileBytesMax(changes: number): number {
 
 const MAP_FILE_SPARE_BYTES = 64 * 1024;
 
+const CHECKPOINTS_TO_WHOLE = 16;
+
 /** Where a map file is made. */
 type Place = 'new file' | 'reserve';
 
@@ -52,6 +54,8 @@ export class MapRuns {
   #unpublished: number[] = [];
   #published: readonly RunRef[];
   bytesWritten = 0;
+  /** Checkpoints until all of the map is tried again. */
+  #wholeIn = 0;
 
   constructor(
     options: MapRunsOptions & {
@@ -87,13 +91,15 @@ export class MapRuns {
     if (changes === 0 && segments.length === 0 && !foreign) return runs;
     const bytes = changes * MAP_ENTRY_BYTES + segments.length * SEGMENT_ENTRY_BYTES;
     const entries = [...segments].sort((a, b) => a.index - b.index).map(segmentEntry);
-    // After a rotation all of the map is written anew: a root names no run that a retired DEK can authenticate.
+    // After a rotation all of the map is written anew, so that no run is left that a retired DEK can authenticate. A disk
+    // that has no room for all of it is asked again later.
     const due = Math.max(0, runsToMerge([...runs.map((run) => run.bytes), bytes]) - 1);
-    const merged = foreign ? runs.length : due;
+    const whole = foreign && this.#wholeIn-- <= 0;
     try {
-      return await this.#append(runs, merged, logs, entries, 'new file');
+      return await this.#append(runs, whole ? runs.length : due, logs, entries, 'new file');
     } catch (error) {
       if (!isDiskFull(error)) throw error;
+      if (whole) this.#wholeIn = CHECKPOINTS_TO_WHOLE;
       // On a full disk: as many runs as a file of the reserve can take, so that the next checkpoint gets this file back.
       return await this.#append(runs, this.#fitting(runs, bytes), logs, entries, 'reserve');
     }
@@ -149,7 +155,7 @@ export class MapRuns {
           mergeAllSegments([...segmentSources, segments], options),
         );
       });
-    const totals = await this.#toFile(mapFileName(identity.fileId), write, place);
+    const totals = await this.#toFile(mapFileName(identity.fileId), write, place, dekId);
     this.bytesWritten += totals.bytes;
     const { fileId } = identity;
     return {
@@ -167,9 +173,10 @@ export class MapRuns {
     name: string,
     write: (file: StoreFile) => Promise<MapFileTotals>,
     place: Place,
+    dekId: number,
   ): Promise<MapFileTotals> {
     const { store, spares } = this.#options;
-    const file = place === 'reserve' ? await spares.takeForMap(name) : await store.create(name, 0);
+    const file = place === 'reserve' ? await spares.takeForMap(name, dekId) : await store.create(name, 0);
     if (file === undefined)
       throw new SealbdError('ENOSPC', 'no room for a map file, and none left in the reserve');
     try {

@@ -7,6 +7,7 @@ import { SealbdError } from '../base/errors.js';
 import { BLOCK_BYTES } from '../base/limits.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { SuiteId } from '../segment/format.js';
+import type { Segment } from '../segment/segment.js';
 import type { Engine } from './engine.js';
 
 export interface RewriteOptions {
@@ -16,8 +17,15 @@ export interface RewriteOptions {
   onProgress(doneBytes: number, totalBytes: number): void;
 }
 
-/** Segments that a client or a sync still uses are looked at again after this long. */
+/** Segments that a client or a sync still uses, and files that are being overwritten, are looked at again after this long. */
 const BUSY_WAIT_MS = 20;
+const BUSY_WAIT_MAX_MS = 1000;
+const IDLE_ROUNDS_MAX = 30;
+/** Counting walks over all segments: it takes at most this part of the time. */
+const REPORT_SHARE = 20;
+const REPORT_MS_MIN = 250;
+/** Segments between two checkpoints: each walks over all of them too. */
+const BATCHES_A_VOLUME = 256;
 
 /**
  * From now on segments, map files and roots are under this DEK, which the superblock names as pending. Resolves when the
@@ -26,11 +34,20 @@ const BUSY_WAIT_MS = 20;
 export async function switchKey(engine: Engine, id: number, key: KeyHandle, suite: SuiteId): Promise<void> {
   const { keys, spares, head, checkpointer } = engine;
   if (keys.sealing.id !== id) keys.switchTo(id, key, suite);
-  await spares.purge(id);
+  await spares.purge();
   await head.moveTo(id);
   await checkpointer.run();
-  if (!checkpointer.isUnder(id))
-    throw new SealbdError('ENOSPC', 'no room to write the map anew under the new DEK');
+  if (!isSwitched(engine)) throw new SealbdError('ENOSPC', 'no room to write the map anew under the new DEK');
+}
+
+/**
+ * The durable root is under the sealing DEK. Older map files may be under the one before where the disk had no room for
+ * all of the map; but none under the public key, which anybody can authenticate.
+ */
+export function isSwitched({ keys, checkpointer }: Engine): boolean {
+  const { id } = keys.sealing;
+  if (!checkpointer.isRootUnder(id)) return false;
+  return !keys.plain || checkpointer.deksOnDisk.size === 1;
 }
 
 /** Bytes of the device that are under the sealing DEK, and all that are mapped. */
@@ -43,11 +60,18 @@ export function rewritten({ table, keys }: Engine): { doneBytes: number; totalBy
   return { doneBytes: done * BLOCK_BYTES, totalBytes: total * BLOCK_BYTES };
 }
 
-/** True where neither a segment nor the map on disk is under another DEK than the sealing one. */
-export function isRewritten({ table, keys, checkpointer }: Engine): boolean {
-  const { id } = keys.sealing;
-  for (const segment of table.all()) if (segment.dekId !== id) return false;
-  return checkpointer.isUnder(id);
+/** DEKs that a segment, the root or a map file is under, or plaintext that is not erased yet (0). */
+export function deksInUse({ table, checkpointer, eraser }: Engine): Set<number> {
+  const ids = new Set(checkpointer.deksOnDisk);
+  for (const segment of table.all()) ids.add(segment.dekId);
+  if (eraser.pending > 0) ids.add(0);
+  return ids;
+}
+
+/** True where nothing is under another DEK than the sealing one. */
+export function isRewritten(engine: Engine): boolean {
+  const ids = deksInUse(engine);
+  return ids.size === 1 && ids.has(engine.keys.sealing.id);
 }
 
 /**
@@ -55,26 +79,49 @@ export function isRewritten({ table, keys, checkpointer }: Engine): boolean {
  * INTEGRITY where blocks can't be read any more: all others were rewritten, and those keep their DEK.
  */
 export async function rewriteAll(engine: Engine, options: RewriteOptions): Promise<void> {
-  const { compactor, checkpointer, spares, keys } = engine;
+  const { compactor, checkpointer, spares, eraser, keys, table } = engine;
   const { clock, signal } = options;
-  const report = (): void => {
-    const { doneBytes, totalBytes } = rewritten(engine);
-    options.onProgress(doneBytes, totalBytes);
-  };
-  report();
-  while (!isRewritten(engine)) {
-    const moved = await compactor.rewriteRound(signal, report);
+  const report = reporter(engine, options);
+  report(true);
+  const foreign = (): Segment[] => [...table.all()].filter((segment) => segment.dekId !== keys.sealing.id);
+  let queue = foreign();
+  let idle = 0;
+  while (queue.length > 0 || !isRewritten(engine)) {
+    const batch = queue.splice(0, Math.max(1, Math.ceil(table.count / BATCHES_A_VOLUME)));
+    const moved = await compactor.rewrite(batch, signal, () => report(false));
     if (signal.aborted) throw new SealbdError('FAILED', 'the re-encryption was ended before it was done');
     await checkpointer.run();
-    report();
+    report(false);
+    if (queue.length > 0) continue;
+    queue = foreign();
+    if (moved) idle = 0;
     if (moved || isRewritten(engine)) continue;
-    const blocks = compactor.stuck().reduce((sum, segment) => sum + segment.live, 0);
-    if (blocks > 0) throw new SealbdError('INTEGRITY', stuckReason(blocks));
-    await sleep(clock, BUSY_WAIT_MS);
+    if (queue.length > 0 && queue.every((segment) => compactor.isStuck(segment)))
+      throw new SealbdError('INTEGRITY', stuckReason(queue));
+    if (eraser.failure !== undefined)
+      throw new SealbdError('EIO', `plaintext is left that can not be overwritten: ${eraser.failure}`);
+    if (idle === IDLE_ROUNDS_MAX)
+      throw new SealbdError('ENOSPC', 'no room to write the map anew under the new DEK');
+    await sleep(clock, Math.min(BUSY_WAIT_MAX_MS, BUSY_WAIT_MS * 2 ** idle++));
   }
-  await spares.purge(keys.sealing.id);
+  await spares.purge();
+  report(true);
 }
 
-function stuckReason(blocks: number): string {
-  return `${blocks} blocks can not be read and so not be re-encrypted; \`volume verify\` lists them: once they are overwritten or trimmed, re-encryption can be ended`;
+/** Reports where it is time to, or always. */
+function reporter(engine: Engine, { clock, onProgress }: RewriteOptions): (always: boolean) => void {
+  let dueAt = 0;
+  return (always) => {
+    const started = clock.monotonic();
+    if (!always && started < dueAt) return;
+    const { doneBytes, totalBytes } = rewritten(engine);
+    onProgress(doneBytes, totalBytes);
+    const now = clock.monotonic();
+    dueAt = now + Math.max(REPORT_MS_MIN, (now - started) * REPORT_SHARE);
+  };
+}
+
+function stuckReason(segments: readonly Segment[]): string {
+  const blocks = segments.reduce((sum, segment) => sum + segment.live, 0);
+  return `${blocks} blocks can not be read and so not be re-encrypted; "sealbd volume verify" lists them: once they are overwritten or trimmed, the rest of the re-encryption can be done`;
 }

@@ -82,7 +82,7 @@ export class SegmentFactory {
     const name = segmentFileName(segment.id);
     let file: StoreFile | undefined;
     try {
-      file = await spares.take(`${name}.tmp`, claim);
+      file = await spares.take(`${name}.tmp`, claim, segment.dekId);
       const { bytes, covered } = encodeHeader({
         ...segment,
         previousHeadId,

@@ -1,6 +1,6 @@
 import { isDiskFull } from '../store/disk-full.js';
 import type { Store, StoreFile } from '../store/store.js';
-import { FileReserve, overwrite } from './file-reserve.js';
+import { FileReserve } from './file-reserve.js';
 
 /** How much of the reserve may be used. The last file is what unmaps need on a full disk. */
 export type ReserveClaim = 'none' | 'all-but-one' | 'all';
@@ -12,6 +12,8 @@ export interface SparePoolOptions {
   readonly mapBytes: number;
   readonly sparesMax: number;
   readonly reserveMax: number;
+  /** The DEK that seals what is new. */
+  sealing(): number;
 }
 
 /** A checkpoint writes one new map file, and only then lets go of the one before. */
@@ -28,12 +30,14 @@ export class SparePool {
   readonly #reserve: FileReserve;
   readonly #mapReserve: FileReserve;
 
-  constructor({ store, segmentBytes, mapBytes, sparesMax, reserveMax }: SparePoolOptions) {
+  constructor({ store, segmentBytes, mapBytes, sparesMax, reserveMax, sealing }: SparePoolOptions) {
     this.#store = store;
     this.#reserveMax = reserveMax;
-    this.#spares = new FileReserve(store, 'spare', segmentBytes, sparesMax);
-    this.#reserve = new FileReserve(store, 'reserve', segmentBytes, reserveMax);
-    this.#mapReserve = new FileReserve(store, 'reserve-map', mapBytes, MAP_RESERVE_FILES);
+    const reserve = (prefix: string, fileBytes: number, max: number): FileReserve =>
+      new FileReserve({ store, prefix, fileBytes, max, sealing });
+    this.#spares = reserve('spare', segmentBytes, sparesMax);
+    this.#reserve = reserve('reserve', segmentBytes, reserveMax);
+    this.#mapReserve = reserve('reserve-map', mapBytes, MAP_RESERVE_FILES);
   }
 
   /** Bytes that a map file of the reserve can take. */
@@ -57,14 +61,15 @@ export class SparePool {
     return this.#reserve.fill();
   }
 
-  /** An open, allocated segment file named `name`: a spare, a new one, or one of the reserve where the disk is full. */
-  async take(name: string, claim: ReserveClaim): Promise<StoreFile> {
-    const spare = await this.#spares.take(name);
+  /** An open, allocated file named `name` for a segment under DEK `dekId`: a spare, a new one, or one of the reserve where the disk is full. */
+  async take(name: string, claim: ReserveClaim, dekId: number): Promise<StoreFile> {
+    const spare = await this.#spares.take(name, dekId);
     if (spare !== undefined) return spare;
     try {
       return await this.#store.create(name, this.#reserve.fileBytes);
     } catch (error) {
-      const reserved = isDiskFull(error) && this.#allows(claim) ? await this.#reserve.take(name) : undefined;
+      if (!isDiskFull(error) || !this.#allows(claim)) throw error;
+      const reserved = await this.#reserve.take(name, dekId);
       if (reserved === undefined) throw error;
       return reserved;
     }
@@ -76,21 +81,15 @@ export class SparePool {
   }
 
   /** A map file of the reserve, renamed to `name`; it keeps its length. Undefined where none is left. */
-  takeForMap(name: string): Promise<StoreFile | undefined> {
-    return this.#mapReserve.take(name);
+  takeForMap(name: string, dekId: number): Promise<StoreFile | undefined> {
+    return this.#mapReserve.take(name, dekId);
   }
 
-  /** Afterwards no file here holds anything under another DEK than this one. */
-  async purge(dekId: number): Promise<void> {
-    await this.#spares.removeForeign(dekId);
-    await this.#reserve.zeroForeign(dekId);
-    await this.#mapReserve.zeroForeign(dekId);
-  }
-
-  /** Overwrites a file with zeros, durably, and removes it: plaintext of a volume that is to have none. */
-  async erase(name: string): Promise<void> {
-    await overwrite(this.#store, name);
-    await this.#store.remove(name);
+  /** Afterwards no file here holds anything under another DEK than the sealing one. */
+  async purge(): Promise<void> {
+    await this.#spares.purge('remove');
+    await this.#reserve.purge('overwrite');
+    await this.#mapReserve.purge('overwrite');
   }
 
   /** Takes in the file of a dead segment, or removes it. What is not under the sealing DEK is not `recyclable`. */

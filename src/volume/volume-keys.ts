@@ -28,7 +28,7 @@ const PUBLIC_DEK = 0;
 
 export class VolumeKeys {
   readonly #handles: Map<number, KeyHandle>;
-  readonly #publicKey: KeyHandle | undefined;
+  #publicKey: KeyHandle | undefined;
   /** DEKs under which roots and the tail of the log count. */
   #trusted: readonly number[];
   #sealing: SealingKey;
@@ -93,14 +93,18 @@ export class VolumeKeys {
     this.#trusted = [this.#sealing.id];
   }
 
-  /** Nothing names these DEKs any more. */
-  forgetOthers(): void {
+  /** Forgets the DEKs that are not among these; without 0 it is said that no plaintext is left. */
+  keep(ids: readonly number[]): void {
     for (const id of this.#handles.keys())
-      if (id !== this.#sealing.id && id !== PUBLIC_DEK) this.#handles.delete(id);
+      if (id !== this.#sealing.id && !ids.includes(id)) this.#handles.delete(id);
+    this.#trusted = this.#trusted.filter((id) => this.#handles.has(id));
+    if (this.#handles.has(PUBLIC_DEK)) return;
     this.plain = false;
+    this.release();
   }
 
   release(): void {
     if (this.#publicKey !== undefined) addon.keyRelease(this.#publicKey);
+    this.#publicKey = undefined;
   }
 }

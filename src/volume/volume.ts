@@ -11,7 +11,7 @@ import { Arena } from '../native/arena.js';
 import type { SuiteId } from '../segment/format.js';
 import type { Store } from '../store/store.js';
 import { type Engine, openEngine } from './engine.js';
-import { isRewritten, type RewriteOptions, rewriteAll, rewritten, switchKey } from './rotation.js';
+import { deksInUse, isSwitched, type RewriteOptions, rewriteAll, rewritten, switchKey } from './rotation.js';
 import { defaultTuning, type VolumeTuning } from './tuning.js';
 import { type VerifyOptions, type VerifyResult, verifyVolume } from './verify.js';
 import { VolumeKeys } from './volume-keys.js';
@@ -256,10 +256,9 @@ export class Volume implements BlockDevice {
     this.#engine.keys.settle();
   }
 
-  /** The durable root is under the DEK that seals. Where it is not, a superblock must not call that one active yet. */
+  /** Whether the superblock may call the DEK that seals the active one. */
   get isSwitched(): boolean {
-    const { keys, checkpointer } = this.#engine;
-    return checkpointer.isUnder(keys.sealing.id);
+    return isSwitched(this.#engine);
   }
 
   /** Rewrites what is under other DEKs than the sealing one. */
@@ -275,13 +274,14 @@ export class Volume implements BlockDevice {
     return rewritten(this.#engine);
   }
 
-  get isRewritten(): boolean {
-    return isRewritten(this.#engine);
+  /** DEKs that something stored is under; 0 stands for plaintext, or what is left of it. */
+  deksInUse(): ReadonlySet<number> {
+    return deksInUse(this.#engine);
   }
 
-  /** The other DEKs are in no superblock any more. Only after `rewrite`. */
-  forgetOtherKeys(): void {
-    this.#engine.keys.forgetOthers();
+  /** The superblock names no DEK but these any more (0: plaintext is left), and nothing is under another one. */
+  keepKeys(ids: readonly number[]): void {
+    this.#engine.keys.keep(ids);
   }
 
   /** Writes a checkpoint now. */

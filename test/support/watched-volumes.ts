@@ -109,6 +109,7 @@ export class WatchedDirectory {
     await volumes.openAll();
     const close = async (): Promise<void> => {
       watchdog.close();
+      rotations.close();
       await volumes.closeAll();
       await engine.close();
       await hook?.close();

@@ -39,6 +39,8 @@ async function filled(directory: WatchedDirectory): Promise<Watched & { volume: 
 
 const rotate = ({ rotations, volumes }: Watched, reencrypt = true) =>
   rotations.rotate(volumes, 'v', reencrypt, STARTUP);
+const view = ({ rotations }: Pick<Watched, 'rotations'>, volume: ManagedVolume) =>
+  keyView(volume, undefined, rotations.isAtWork('v'));
 const ids = (volume: ManagedVolume) => volume.superblock!.deks.map(({ id, state }) => `${id} ${state}`);
 
 describe('a rotation', () => {
@@ -54,7 +56,7 @@ describe('a rotation', () => {
     await fill(volume, 2);
     expect(volume.device!.segmentsByDek().get(1)?.segments ?? 0).toBeLessThanOrEqual(before);
     await expectFilled(volume, 2);
-    expect(keyView(volume, undefined)).toMatchObject({ rotation: null });
+    expect(view(watched, volume)).toMatchObject({ rotation: null });
     await watched.volumes.stop('v', STARTUP);
     await watched.volumes.start('v', STARTUP);
     await expectFilled(volume, 2);
@@ -67,7 +69,7 @@ describe('a rotation', () => {
     const { volume, jobs } = watched;
     const old = volume.superblock!.deks[0].wrapped;
     const { job } = await rotate(watched);
-    expect(keyView(volume, undefined)).toMatchObject({ rotation: { phase: 'reencrypting' } });
+    expect(view(watched, volume)).toMatchObject({ rotation: { phase: 'reencrypting' } });
     await jobs.ended('v', 'reencrypt');
     expect(jobs.get(job!.id)).toMatchObject({ state: 'done', doneBytes: BLOCKS * BLOCK });
     expect(ids(volume)).toEqual(['2 active']);
@@ -89,7 +91,8 @@ describe('a rotation', () => {
     await rotate(watched);
     await volumes.stop('v', STARTUP);
     expect(volume.superblock).toMatchObject({ rewriting: true });
-    expect(keyView(volume, undefined)).toMatchObject({ rotation: { phase: 'reencrypting' } });
+    await jobs.ended('v', 'reencrypt');
+    expect(view(watched, volume)).toMatchObject({ rotation: { phase: 'waiting' } });
     directory.one.answer = 'refused';
     await expect(volumes.start('v', STARTUP)).rejects.toMatchObject({ kind: 'refused' });
     directory.one.answer = 'yes';
@@ -161,18 +164,18 @@ describe('the conversion of a none volume', () => {
     await fill(volume);
     expect(watchdog.watches('v')).toBe(false);
     const { job } = await rotations.encrypt(volumes, 'v', KEY, 'aes-256-gcm', STARTUP);
-    expect(keyView(volume, undefined)).toMatchObject({ keyUri: KEY, rotation: { phase: 'encrypting' } });
+    expect(view(watched, volume)).toMatchObject({ keyUri: KEY, rotation: { phase: 'encrypting' } });
     const again = rotations.encrypt(volumes, 'v', KEY, 'aes-256-gcm', STARTUP);
     await expect(again).rejects.toMatchObject({ code: 'CONFLICT' });
     // Cancelled, it can be taken up again; a rotation does not do.
     const cancelled = await jobs.cancel(job!.id);
     await rotations.cancelled(volumes, cancelled, STARTUP);
-    expect(keyView(volume, undefined)).toMatchObject({ rotation: { phase: 'paused' } });
+    expect(view(watched, volume)).toMatchObject({ rotation: { phase: 'paused' } });
     await expectFilled(volume);
     await rotations.encrypt(volumes, 'v', KEY, 'aes-256-gcm', STARTUP);
     await jobs.ended('v', 'encrypt');
     expect(volume.superblock).toMatchObject({ plain: false, rewriting: false, suite: 2 });
-    expect(keyView(volume, undefined)).toMatchObject({ rotation: null });
+    expect(view(watched, volume)).toMatchObject({ rotation: null });
     expect(watchdog.watches('v')).toBe(true);
     await expectFilled(volume);
     const path = join(directory.path, 'volumes', 'v');

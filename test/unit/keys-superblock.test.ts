@@ -16,6 +16,7 @@ import { testSeed } from '../support/seeded-random.js';
 
 const seed = testSeed('keys-superblock');
 const key = addon.keyGenerate();
+const anyKey = () => key;
 
 const bytesOf = (minLength: number, maxLength: number) => fc.uint8Array({ minLength, maxLength });
 const time = fc.integer({ min: 0, max: 2 ** 48 });
@@ -81,18 +82,18 @@ describe('the superblock', () => {
   it('comes back from its bytes as it was', () => {
     fc.assert(
       fc.property(superblockArbitrary, (superblock) => {
-        const bytes = encodeSuperblock(superblock, key);
+        const bytes = encodeSuperblock(superblock, anyKey);
         const decoded = decodeSuperblock(bytes);
         expect(decoded.superblock).toEqual(superblock);
-        expect(superblockAuthenticates(decoded, key)).toBe(true);
-        expect(encodeSuperblock(decoded.superblock, key)).toEqual(bytes);
+        expect(superblockAuthenticates(decoded, anyKey)).toBe(true);
+        expect(encodeSuperblock(decoded.superblock, anyKey)).toEqual(bytes);
       }),
       { seed, numRuns: 300 },
     );
   });
 
   it('has the layout of FORMAT.md', () => {
-    const bytes = encodeSuperblock(sample, key);
+    const bytes = encodeSuperblock(sample, anyKey);
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     expect(bytes.subarray(0, 8).toString('latin1')).toBe('SBDSUP1\n');
     expect(view.getUint16(8, true)).toBe(1);
@@ -114,7 +115,7 @@ describe('the superblock', () => {
   });
 
   it('is refused with any one bit flipped, anywhere', () => {
-    const bytes = encodeSuperblock(sample, key);
+    const bytes = encodeSuperblock(sample, anyKey);
     for (let bit = 0; bit < bytes.length * 8; bit += 1) {
       const changed = Buffer.from(bytes);
       changed[bit >> 3] ^= 1 << (bit & 7);
@@ -123,14 +124,14 @@ describe('the superblock', () => {
   });
 
   it('is refused at any other length', () => {
-    const bytes = encodeSuperblock(sample, key);
+    const bytes = encodeSuperblock(sample, anyKey);
     for (let length = 0; length < bytes.length; length += 1)
       expect(accepted(bytes.subarray(0, length))).toBe(false);
     expect(accepted(Buffer.concat([bytes, new Uint8Array(1)]))).toBe(false);
   });
 
   it('with a repaired CRC is refused by its MAC, or by its structure', () => {
-    const bytes = encodeSuperblock(sample, key);
+    const bytes = encodeSuperblock(sample, anyKey);
     for (let at = 0; at < bytes.length - 20; at += 1) {
       const changed = Buffer.from(bytes);
       changed[at] ^= 0x41;
@@ -164,7 +165,7 @@ describe('the superblock', () => {
       { ...sample, sizeBytes: 4097 },
       { ...sample, sizeBytes: 0 },
     ];
-    for (const superblock of bad) expect(() => encodeSuperblock(superblock, key)).toThrow(RangeError);
+    for (const superblock of bad) expect(() => encodeSuperblock(superblock, anyKey)).toThrow(RangeError);
   });
 });
 
@@ -187,7 +188,7 @@ it('names of ciphers stand for the suites of the format', () => {
 
 function accepted(bytes: Uint8Array): boolean {
   try {
-    return superblockAuthenticates(decodeSuperblock(bytes), key);
+    return superblockAuthenticates(decodeSuperblock(bytes), anyKey);
   } catch (error) {
     if (isSealbdError(error, 'INTEGRITY')) return false;
     throw error;
