@@ -7,6 +7,7 @@ import { SealbdError } from '../base/errors.js';
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const COLON = 0x3a;
+const SPACE = 0x20;
 
 export interface TextRange {
   readonly start: number;
@@ -14,20 +15,21 @@ export interface TextRange {
 }
 
 /**
- * Where the strings that follow a field of that name start, without their quotes, at any depth and in the order of the
- * text. Names are compared as they are written: one spelled with escapes is not found. INTEGRITY where a string does
- * not end.
+ * Where the strings that are values of a field of that name start, without their quotes, at any depth and in the order
+ * of the text; values that are no strings are left out. Names are compared as they are written: one spelled with escapes
+ * is not found. INTEGRITY where a string does not end.
  */
 export function secretFields(text: Buffer, name: string): TextRange[] {
   const wanted = Buffer.from(name);
   const found: TextRange[] = [];
-  let fieldIsWanted = false;
   for (let at = 0; at < text.length; at += 1) {
     if (text[at] !== QUOTE) continue;
-    const end = stringEnd(text, at);
-    if (fieldIsWanted) found.push({ start: at + 1, length: end - at - 1 });
-    // Compared as bytes: this string may be a secret.
-    fieldIsWanted = !fieldIsWanted && isFieldNamed(text, at, end, wanted);
+    let end = stringEnd(text, at);
+    const value = valueAfter(text, at, end, wanted);
+    if (value !== undefined && text[value] === QUOTE) {
+      end = stringEnd(text, value);
+      found.push({ start: value + 1, length: end - value - 1 });
+    }
     at = end;
   }
   return found;
@@ -41,9 +43,16 @@ function stringEnd(text: Buffer, open: number): number {
   throw new SealbdError('INTEGRITY', 'not valid JSON');
 }
 
-function isFieldNamed(text: Buffer, open: number, end: number, name: Buffer): boolean {
-  if (text.compare(name, 0, name.length, open + 1, end) !== 0) return false;
-  let at = end + 1;
-  while (at < text.length && text[at] <= 0x20) at += 1;
-  return text[at] === COLON;
+/** Where the value starts, if the string from `open` to `end` names that field. */
+function valueAfter(text: Buffer, open: number, end: number, name: Buffer): number | undefined {
+  // Compared as bytes: this string may be a secret.
+  if (text.compare(name, 0, name.length, open + 1, end) !== 0) return undefined;
+  const colon = afterSpaces(text, end + 1);
+  return text[colon] === COLON ? afterSpaces(text, colon + 1) : undefined;
+}
+
+function afterSpaces(text: Buffer, from: number): number {
+  let at = from;
+  while (at < text.length && text[at] <= SPACE) at += 1;
+  return at;
 }

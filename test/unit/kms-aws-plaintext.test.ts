@@ -77,11 +77,18 @@ describe('the answer that carries a DEK', () => {
     ['a name with an escape', `{"Pl\\u0061intext":"${secret}"}`, 'SyntaxError'],
     ['a value with an escape', `{"Plaintext":"\\u0041${secret.slice(1)}"}`, 'SyntaxError'],
     ['one that is no text', '{"Plaintext":null}', 'SyntaxError'],
-    ['one that is not base64', `{"Plaintext":"!${secret.slice(1)}"}`, 'KmsError'],
+    ['null before another text', `{"Plaintext":null,"KeyId":"${secret}"}`, 'SyntaxError'],
+    ['an object', `{"Plaintext":{"KeyId":"${secret}"}}`, 'SyntaxError'],
+    ['one that is not base64', `{"Plaintext":"!${secret.slice(1)}"}`, 'SyntaxError'],
+    ['base64 that nobody writes', `{"Plaintext":"${ZEROS.replace('A=', 'B=')}"}`, 'SyntaxError'],
+    ['three characters', '{"Plaintext":"AAA"}', 'SyntaxError'],
+    ['padding in the middle', `{"Plaintext":"AA==${secret.slice(4)}"}`, 'SyntaxError'],
+    ['3 bytes', '{"Plaintext":"AAAA"}', 'KmsError'],
+    ['31 bytes', `{"Plaintext":"${randomBytes(31).toString('base64')}"}`, 'KmsError'],
     ['a page', `<html>${secret}</html>`, 'SyntaxError'],
     ['16 bytes', `{"Plaintext":"${randomBytes(16).toString('base64')}"}`, 'KmsError'],
     ['33 bytes', `{"Plaintext":"${randomBytes(33).toString('base64')}"}`, 'KmsError'],
-    ['nothing', '{"Plaintext":""}', 'KmsError'],
+    ['nothing', '{"Plaintext":""}', 'SyntaxError'],
   ];
   it.each(refused)('is wiped as a whole where it holds %s', (_what, content, name) => {
     const text = textOf(content);

@@ -17,6 +17,7 @@ import type { Answer } from './http-handler.js';
 export const NO_KEY = new Uint8Array(32);
 const NO_KEY_TEXT = Buffer.from(NO_KEY).toString('base64');
 const FIELD = 'Plaintext';
+const PADDING = 0x3d;
 
 /** Runs `send`, which sends `command` (its Plaintext must be `NO_KEY`), with `dek` in its request. */
 export async function sendingKey<T>(
@@ -89,24 +90,46 @@ export async function receivingKey<T>(
 
 /**
  * Moves the one key in the text of an answer to a slot, which the caller owns; in the text, that of `NO_KEY` takes its
- * place. Where there is no such key all of the text is wiped: SyntaxError where it is no answer of KMS, damaged where the
- * wrapped DEK is none.
+ * place. Where there is no such key all of the text is wiped: SyntaxError where it is no answer of KMS, damaged where
+ * what was wrapped is not the size of a DEK.
  */
 export function takeKey(text: Buffer): KeyHandle {
   try {
-    const { start, length } = onlyField(text);
-    if (length !== NO_KEY_TEXT.length) throw notKey();
-    const key = addon.keyImportBase64(text, start);
-    text.write(NO_KEY_TEXT, start, 'latin1');
+    const field = onlyField(text);
+    const bytes = decodedBytes(text, field);
+    if (bytes === undefined) throw new SyntaxError('a Plaintext that is not base64');
+    if (bytes !== NO_KEY.length) throw notKey();
+    const key = addon.keyImportBase64(text, field.start);
+    text.write(NO_KEY_TEXT, field.start, 'latin1');
     return key;
   } catch (error) {
     addon.wipe(text);
-    throw errnoOf(error) === 'EINVAL' ? notKey() : error;
+    // Base64 that no encoder writes.
+    throw errnoOf(error) === 'EINVAL' ? new SyntaxError('a Plaintext that is not base64') : error;
   }
 }
 
 function notKey(): KmsError {
   return new KmsError('damaged', `the wrapped DEK holds something that is not ${NO_KEY.length} bytes`);
+}
+
+/** How many bytes the base64 text stands for; undefined where it is none, or empty. No string is made of it. */
+function decodedBytes(text: Buffer, { start, length }: TextRange): number | undefined {
+  if (length === 0 || length % 4 !== 0) return undefined;
+  let padding = 0;
+  while (padding < 2 && text[start + length - 1 - padding] === PADDING) padding += 1;
+  for (let at = start; at < start + length - padding; at += 1) if (!isBase64(text[at])) return undefined;
+  return (length / 4) * 3 - padding;
+}
+
+function isBase64(byte: number): boolean {
+  return (
+    (byte >= 0x41 && byte <= 0x5a) || // A-Z
+    (byte >= 0x61 && byte <= 0x7a) || // a-z
+    (byte >= 0x30 && byte <= 0x39) || // 0-9
+    byte === 0x2b ||
+    byte === 0x2f
+  );
 }
 
 function onlyField(text: Buffer): TextRange {
@@ -119,9 +142,6 @@ function onlyField(text: Buffer): TextRange {
   }
   const [field, ...others] = fields;
   if (field === undefined || others.length > 0) throw new SyntaxError('an answer without one Plaintext');
-  if (text.subarray(field.start, field.start + field.length).includes('\\')) {
-    throw new SyntaxError('a Plaintext with escapes');
-  }
   return field;
 }
 
