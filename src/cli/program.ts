@@ -68,7 +68,10 @@ function addServe(program: Command): void {
     .option('--default-volume <name:size>', 'make this volume where it is missing')
     .option('--require-keys', 'exit 4 where a volume has no usable key')
     .option('--allow-unlocked-keys', 'run although key memory cannot be locked')
-    .option('--insecure', 'allow addresses that other machines can reach')
+    .option(
+      '--insecure',
+      'allow addresses that other machines can reach, and a key service without TLS on one',
+    )
     .action(async (flags, command) => {
       // The daemon brings the addon along; no other command needs it.
       const { serve } = await import('./commands/serve.js');

@@ -43,6 +43,8 @@ export interface DaemonConfig {
   readonly adminToken: string | undefined;
   readonly allowUnlockedKeys: boolean;
   readonly requireKeys: boolean;
+  /** Traffic with other machines may go in the clear: of clients, and with a key service. */
+  readonly insecure: boolean;
   readonly defaultVolume: { readonly name: string; readonly sizeBytes: number } | undefined;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
   readonly tuning: TuningConfig;
@@ -83,6 +85,7 @@ export function resolveConfig(
     adminToken: environmentToken(environment) ?? file.admin_token,
     allowUnlockedKeys: flags.allowUnlockedKeys ?? file.allow_unlocked_keys ?? false,
     requireKeys: flags.requireKeys ?? file.require_keys ?? false,
+    insecure: flags.insecure ?? file.insecure ?? false,
     defaultVolume: parseDefaultVolume(flags.defaultVolume),
     logLevel: file.log?.level ?? 'info',
     tuning: file.tuning ?? {},
@@ -90,7 +93,7 @@ export function resolveConfig(
     watch: watchPolicy(flags, file),
     hook: hookOf(file, fileBase),
   };
-  assertSafe(config, flags.insecure ?? file.insecure ?? false);
+  assertSafe(config);
   return config;
 }
 
@@ -236,8 +239,8 @@ function pinsOf(file: ConfigFile): Map<string, HeaderPins> {
   return pins;
 }
 
-function assertSafe(config: DaemonConfig, insecure: boolean): void {
-  const { admin, adminToken } = config;
+function assertSafe(config: DaemonConfig): void {
+  const { admin, adminToken, insecure } = config;
   if (admin?.kind === 'tcp' && adminToken === undefined) {
     throw new SealbdError(
       'USAGE',

@@ -86,7 +86,8 @@ async function start(
 
   warnOfWeakPins(config, log);
   const files = new VolumeFiles(data.volumesPath, random);
-  const providers = new KeyProviders({ dataDirectory: data.path, clock, random, log });
+  const { insecure } = config;
+  const providers = new KeyProviders({ dataDirectory: data.path, clock, random, log, insecure });
   undo.push(async () => providers.close());
   const jobs = new Jobs(clock, log);
   const { observer, watchdog } = await openWatch(config, data, { clock, random, log }, undo);

@@ -80,6 +80,8 @@ export interface KmsEnvironment {
   readonly clock: Clock;
   readonly random: RandomSource;
   readonly log: Logger;
+  /** The operator lets keys cross the network without TLS. */
+  readonly insecure?: boolean;
 }
 
 export interface ProviderScheme {

@@ -1,9 +1,17 @@
-import { createServer as createTcpServer, type Socket } from 'node:net';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import dns from 'node:dns';
+import { createServer as createTcpServer, isIP, type Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { KMS_ANSWER_BYTES_MAX, KMS_CONNECTIONS_MAX } from '../../src/base/limits.js';
+import { nullLogger } from '../../src/base/log.js';
 import { SecretHttpHandler } from '../../src/kms/aws/http-handler.js';
+import type { KmsEnvironment } from '../../src/kms/provider.js';
 import { httpServer, hurriedClock } from '../support/aws-kms.js';
+
+function handlerWith(changes: Partial<KmsEnvironment> = {}): SecretHttpHandler {
+  return new SecretHttpHandler({ clock: systemClock, log: nullLogger, ...changes });
+}
 
 function requestTo(url: string, more: object = {}) {
   const { protocol, hostname, port, host } = new URL(url);
@@ -55,7 +63,7 @@ describe('the HTTP handler', () => {
       headers: { 'x-type': 't', 'content-length': '5' },
       body: Buffer.from('bytes'),
     });
-    const { response } = await new SecretHttpHandler(systemClock).handle(request);
+    const { response } = await handlerWith().handle(request);
     expect(seen).toEqual([
       { method: 'POST', path: '/a?name=it%27s%20%281%29&list=a&list=b', type: 't', body: 'bytes' },
     ]);
@@ -71,7 +79,7 @@ describe('the HTTP handler', () => {
     const url = await httpServer((_request, response) => {
       response.writeHead(503, { 'retry-after': '3600', 'x-amz-retry-after': '3600000' }).end();
     });
-    const { response } = await new SecretHttpHandler(systemClock).handle(requestTo(url));
+    const { response } = await handlerWith().handle(requestTo(url));
     expect(Object.keys(response.headers).filter((name) => name.includes('retry'))).toEqual([]);
   });
 
@@ -91,17 +99,17 @@ describe('the HTTP handler', () => {
     ['with a reset', (socket: Socket) => socket.resetAndDestroy(), 'ECONNRESET'],
   ])('rejects an answer that ends %s', async (_where, answer, code) => {
     const url = await tcpServer(answer);
-    await expect(new SecretHttpHandler(systemClock).handle(requestTo(url))).rejects.toMatchObject({ code });
+    await expect(handlerWith().handle(requestTo(url))).rejects.toMatchObject({ code });
   });
 
   it('takes an answer of the largest size, and cuts off a larger one', async () => {
     const head = (length: number) => `HTTP/1.1 200 OK\r\nContent-Length: ${length}\r\n\r\n`;
     const largest = KMS_ANSWER_BYTES_MAX - head(10_000).length;
     const fits = await tcpServer((socket) => socket.end(head(largest) + 'x'.repeat(largest)));
-    const { response } = await new SecretHttpHandler(systemClock).handle(requestTo(fits));
+    const { response } = await handlerWith().handle(requestTo(fits));
     expect(response.body.length).toBe(largest);
     const exceeds = await tcpServer((socket) => socket.write(head(2 * largest) + 'x'.repeat(2 * largest)));
-    await expect(new SecretHttpHandler(systemClock).handle(requestTo(exceeds))).rejects.toThrow();
+    await expect(handlerWith().handle(requestTo(exceeds))).rejects.toThrow();
   });
 
   it.each([
@@ -112,7 +120,7 @@ describe('the HTTP handler', () => {
     ],
   ])('gives up on a server that %s', async (_what, answer) => {
     const url = await tcpServer(answer);
-    await expect(new SecretHttpHandler(hurriedClock(20)).handle(requestTo(url))).rejects.toThrow();
+    await expect(handlerWith({ clock: hurriedClock(20) }).handle(requestTo(url))).rejects.toThrow();
   });
 
   it('ends a request that was aborted, and starts none after that', async () => {
@@ -122,7 +130,7 @@ describe('the HTTP handler', () => {
       asked += 1;
       abort.abort();
     });
-    const handler = new SecretHttpHandler(systemClock);
+    const handler = handlerWith();
     const options = { abortSignal: abort.signal };
     await expect(handler.handle(requestTo(url), options)).rejects.toMatchObject({ name: 'AbortError' });
     await expect(handler.handle(requestTo(url), options)).rejects.toMatchObject({ name: 'AbortError' });
@@ -141,7 +149,7 @@ describe('the HTTP handler', () => {
         open -= 1;
       });
     });
-    const handler = new SecretHttpHandler(systemClock);
+    const handler = handlerWith();
     const count = 2 * KMS_CONNECTIONS_MAX + 5;
     const answers = Promise.all(Array.from({ length: count }, () => handler.handle(requestTo(url))));
     for (let answered = 0; answered < count; answered++) {
@@ -158,8 +166,95 @@ describe('the HTTP handler', () => {
       closed.push(new Promise((resolve) => socket.once('close', () => resolve())));
       socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok');
     });
-    await new SecretHttpHandler(systemClock).handle(requestTo(url));
+    await handlerWith().handle(requestTo(url));
     expect(closed).toHaveLength(1);
     await closed[0];
+  });
+});
+
+describe('a request without TLS', () => {
+  /** Names resolve to that until the test has finished. */
+  function resolveTo(address: string): void {
+    const family = isIP(address);
+    const lookup = vi.spyOn(dns, 'lookup').mockImplementation(((
+      _name: string,
+      options: object,
+      done: unknown,
+    ) => {
+      const call = done as (error: null, ...result: unknown[]) => void;
+      if ('all' in options && options.all === true) process.nextTick(call, null, [{ address, family }]);
+      else process.nextTick(call, null, address, family);
+    }) as typeof dns.lookup);
+    onTestFinished(() => lookup.mockRestore());
+  }
+
+  async function countingServer(host = '127.0.0.1') {
+    const seen = { connections: 0, bytes: 0 };
+    const server = createTcpServer((socket) => {
+      seen.connections += 1;
+      socket.on('error', () => undefined);
+      socket.on('data', (chunk) => {
+        seen.bytes += chunk.length;
+        socket.end('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n');
+      });
+    });
+    await new Promise<void>((resolve) => server.listen(0, host, resolve));
+    onTestFinished(() => void server.close());
+    return { seen, port: (server.address() as { port: number }).port };
+  }
+
+  it.each(['127.0.0.1', '[::ffff:127.0.0.1]', 'localhost', 'LOCALHOST'])(
+    'goes to this machine: %s',
+    async (host) => {
+      const { port, seen } = await countingServer();
+      resolveTo('127.0.0.1');
+      const request = requestTo(`http://127.0.0.1:${port}`, { hostname: host });
+      expect((await handlerWith().handle(request)).response.statusCode).toBe(200);
+      expect(seen.bytes).toBeGreaterThan(0);
+    },
+  );
+
+  it.each([
+    'kms.corp.example',
+    '192.0.2.1',
+    '[2001:db8::1]',
+    '127.0.0.1.example',
+    'localhost.example',
+    '0.0.0.0',
+  ])('goes to no other: %s gets not even a connection', async (hostname) => {
+    const { port, seen } = await countingServer();
+    resolveTo('127.0.0.1');
+    const failure = await handlerWith()
+      .handle(requestTo(`http://127.0.0.1:${port}`, { hostname }))
+      .catch((error: unknown) => error);
+    expect(failure).toMatchObject({
+      kind: 'unreachable',
+      awsName: 'EndpointInTheClear',
+      message: expect.stringMatching(/in the clear.*https:.*--insecure/),
+    });
+    expect(seen).toEqual({ connections: 0, bytes: 0 });
+  });
+
+  const other = Object.values(networkInterfaces())
+    .flatMap((addresses) => addresses ?? [])
+    .find(({ internal, family }) => !internal && family === 'IPv4')?.address;
+  it.skipIf(other === undefined)('sends nothing where localhost is not this machine', async () => {
+    const { port, seen } = await countingServer(other);
+    resolveTo(other!);
+    const request = requestTo(`http://127.0.0.1:${port}`, { hostname: 'localhost' });
+    await expect(handlerWith().handle(request)).rejects.toThrow(/which is not this machine/);
+    expect(seen.bytes).toBe(0);
+  });
+
+  it('goes anywhere where the operator says so, and the log has that once', async () => {
+    const { port } = await countingServer();
+    resolveTo('127.0.0.1');
+    const warn = vi.fn();
+    const handler = handlerWith({ insecure: true, log: { ...nullLogger, warn } });
+    const request = requestTo(`http://127.0.0.1:${port}`, { hostname: 'kms.corp.example' });
+    for (let i = 0; i < 2; i++) expect((await handler.handle(request)).response.statusCode).toBe(200);
+    expect(warn).toHaveBeenCalledOnce();
+    expect(warn).toHaveBeenCalledWith({ host: 'kms.corp.example' }, expect.stringContaining('in the clear'));
+    expect([...handler.inTheClear]).toEqual(['kms.corp.example']);
   });
 });

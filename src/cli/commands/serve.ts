@@ -16,6 +16,8 @@ const KEEP_ALIVE_MS = 60_000;
 export async function serve(flags: ServeFlags, command: Command): Promise<void> {
   const config = resolveConfig({ ...flags, data: dataOption(command) }, process.env, process.cwd());
   const log = createLogger(config.logLevel);
+  // Libraries write there what must not stand between the lines of the log.
+  console.warn = (...parts: unknown[]) => log.warn({ reason: parts.join(' ') }, 'a library warns');
   const asked = stopAsked(log);
   // The clock's timers do not hold the process; this does until everything is shut down.
   const alive = setInterval(() => undefined, KEEP_ALIVE_MS);

@@ -49,7 +49,7 @@ export class AwsClients {
   ) {
     this.#environment = environment;
     this.#import = importSdk;
-    this.#handler = new SecretHttpHandler(environment.clock);
+    this.#handler = new SecretHttpHandler(environment);
   }
 
   /**
@@ -80,6 +80,11 @@ export class AwsClients {
   /** The region of the settings. */
   defaultRegion(): Promise<string> {
     return this.call(undefined, 'the AWS region', ({ client }) => client.config.region());
+  }
+
+  /** Hosts that got a request without TLS over the network. */
+  get inTheClear(): ReadonlySet<string> {
+    return this.#handler.inTheClear;
   }
 
   /** Ends what is under way. */

@@ -5,7 +5,6 @@
  */
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { createSecureContext, type SecureContext } from 'node:tls';
-import type { Clock } from '../../base/clock.js';
 import {
   KMS_ANSWER_BYTES_MAX,
   KMS_ATTEMPT_TIMEOUT_MS,
@@ -14,7 +13,9 @@ import {
 } from '../../base/limits.js';
 import { addon } from '../../native/addon.js';
 import { secretBuffer } from '../../native/secret-buffer.js';
-import { SecretSocket } from './secret-socket.js';
+import type { KmsEnvironment } from '../provider.js';
+import { AwsKmsError } from './errors.js';
+import { isLoopback, SecretSocket } from './secret-socket.js';
 
 /** SSL_OP_CLEANSE_PLAINTEXT of OpenSSL 3: what was decrypted is overwritten once it was read. Node has no name for it. */
 const CLEANSE_PLAINTEXT = 2;
@@ -41,14 +42,20 @@ export interface Answer {
 
 export class SecretHttpHandler {
   readonly metadata = { handlerProtocol: 'http/1.1' };
-  readonly #clock: Clock;
+  readonly #environment: Pick<KmsEnvironment, 'clock' | 'log' | 'insecure'>;
+  readonly #inTheClear = new Set<string>();
   readonly #open = new Set<SecretSocket>();
   readonly #waiting: (() => void)[] = [];
   #running = 0;
   #secureContext: SecureContext | undefined;
 
-  constructor(clock: Clock) {
-    this.#clock = clock;
+  constructor(environment: Pick<KmsEnvironment, 'clock' | 'log' | 'insecure'>) {
+    this.#environment = environment;
+  }
+
+  /** Hosts that got a request without TLS over the network. */
+  get inTheClear(): ReadonlySet<string> {
+    return this.#inTheClear;
   }
 
   /** Rejects with errors whose names and codes the SDK's retry strategy knows. */
@@ -87,11 +94,12 @@ export class SecretHttpHandler {
 
   async #exchange(request: OutgoingRequest, signal: AbortSignal | undefined): Promise<Answer> {
     if (signal?.aborted === true) throw aborted();
-    const { hostname, port, secureContext } = this.#target(request);
+    const { hostname, port, secureContext, loopbackOnly } = this.#target(request);
     const socket = new SecretSocket({
       host: hostname,
       port,
       secureContext,
+      loopbackOnly,
       receiveBytesMax: KMS_ANSWER_BYTES_MAX,
     });
     const abort = (): void => void socket.destroy(aborted());
@@ -117,14 +125,37 @@ export class SecretHttpHandler {
 
   #target({ protocol, hostname, port }: OutgoingRequest) {
     const host = hostname.replace(/^\[(.*)\]$/, '$1');
-    if (protocol === 'http:') return { hostname: host, port: port ?? 80, secureContext: undefined };
+    if (protocol === 'http:') {
+      const loopbackOnly = this.#mayBeThisMachine(host);
+      return { hostname: host, port: port ?? 80, secureContext: undefined, loopbackOnly };
+    }
     // The roots of the process, NODE_EXTRA_CA_CERTS included.
     this.#secureContext ??= createSecureContext({ secureOptions: CLEANSE_PLAINTEXT });
-    return { hostname: host, port: port ?? 443, secureContext: this.#secureContext };
+    return { hostname: host, port: port ?? 443, secureContext: this.#secureContext, loopbackOnly: false };
+  }
+
+  /**
+   * Without TLS a DEK goes to this machine alone, unless the operator said otherwise. The error counts as unreachable: it
+   * says nothing about the key, and is as it is from the start of the daemon.
+   */
+  #mayBeThisMachine(host: string): boolean {
+    if (isLoopback(host) || host.toLowerCase() === 'localhost') return true;
+    if (this.#environment.insecure !== true) {
+      const message = `the endpoint http://${host} is not used: a DEK would cross the network in the clear; name one of https:, or start the daemon with --insecure`;
+      throw new AwsKmsError('unreachable', 'EndpointInTheClear', message, undefined);
+    }
+    if (!this.#inTheClear.has(host)) {
+      this.#inTheClear.add(host);
+      this.#environment.log.warn(
+        { host },
+        'DEKs cross the network in the clear: the endpoint is one of http:',
+      );
+    }
+    return false;
   }
 
   #limit(socket: SecretSocket, ms: number, what: string) {
-    return this.#clock.setTimeout(() => {
+    return this.#environment.clock.setTimeout(() => {
       const error = new Error(`${what} in ${ms} ms`);
       socket.destroy(Object.assign(error, { name: 'TimeoutError', code: 'ETIMEDOUT' }));
     }, ms);

@@ -40,7 +40,11 @@ export async function probeAwsKey(
       stepOf('kms:Decrypt', decrypted, target),
       ...reEncryptSteps(reEncrypted, target),
     ];
-    return { steps, ...facts(described.value, encrypted.value), warnings: warnings(uri, described.value) };
+    return {
+      steps,
+      ...facts(described.value, encrypted.value),
+      warnings: warnings(uri, kms, described.value),
+    };
   } finally {
     addon.keyRelease(dek);
   }
@@ -123,6 +127,10 @@ function facts(described: KeyFacts | undefined, encrypted: Ciphertext | undefine
   };
 }
 
-function warnings(uri: AwsKeyUri, described: KeyFacts | undefined): string[] {
-  return described === undefined ? [] : warningsOf(uri, described.metadata);
+function warnings(uri: AwsKeyUri, kms: AwsOperations, described: KeyFacts | undefined): string[] {
+  const ofTheKey = described === undefined ? [] : warningsOf(uri, described.metadata);
+  const ofTheWay = [...kms.inTheClear].map((host) => {
+    return `DEKs cross the network to ${host} in the clear: the endpoint is one of http:`;
+  });
+  return [...ofTheKey, ...ofTheWay];
 }

@@ -6,7 +6,7 @@
  * write, one chunk goes at a time, and none before TLS is established: only then does Node encrypt a chunk where it
  * lies, else it makes a copy of its own.
  */
-import { connect as connectTcp, isIP, type OnReadOpts, type Socket } from 'node:net';
+import { BlockList, connect as connectTcp, isIP, type OnReadOpts, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { type ConnectionOptions, connect as connectTls, type SecureContext } from 'node:tls';
 import { addon } from '../../native/addon.js';
@@ -14,11 +14,23 @@ import { secretBuffer } from '../../native/secret-buffer.js';
 
 const READ_BYTES = 16_384;
 
+const LOOPBACK = new BlockList();
+LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
+LOOPBACK.addAddress('::1', 'ipv6');
+
+/** Whether an address, not a name, is one of this machine alone. */
+export function isLoopback(address: string): boolean {
+  const version = isIP(address);
+  return version !== 0 && LOOPBACK.check(address, version === 4 ? 'ipv4' : 'ipv6');
+}
+
 export interface SecretSocketOptions {
   readonly host: string;
   readonly port: number;
   /** Undefined for plain TCP. */
   readonly secureContext: SecureContext | undefined;
+  /** Nothing is written to an address of another machine, whatever the name resolves to. */
+  readonly loopbackOnly: boolean;
   /** More than so many bytes received are an error. */
   readonly receiveBytesMax: number;
 }
@@ -37,7 +49,13 @@ export class SecretSocket extends Duplex {
     const onread: OnReadOpts = { buffer: this.#readBuffer, callback: (bytes) => this.#receive(bytes) };
     this.#socket = connect(options, onread);
     const event = options.secureContext === undefined ? 'connect' : 'secureConnect';
-    this.#connected = new Promise((resolve) => this.#socket.once(event, () => resolve()));
+    this.#connected = new Promise((resolve) => {
+      this.#socket.once(event, () => {
+        const { remoteAddress = '' } = this.#socket;
+        if (!options.loopbackOnly || isLoopback(remoteAddress)) resolve();
+        else this.destroy(new Error(`${options.host} is ${remoteAddress}, which is not this machine`));
+      });
+    });
     this.#socket.on('error', (error) => this.destroy(error));
     this.#socket.on('end', () => this.push(null));
     this.#socket.on('close', () => this.destroy());
