@@ -50,7 +50,8 @@ describe('an error of AWS KMS', () => {
   const table: [name: string, status: number, kind: KmsErrorKind, words: RegExp, requests: number][] = [
     ['AccessDeniedException', 400, 'refused', /no permission/, 1],
     ['DisabledException', 400, 'refused', /disabled, or waits to be deleted/, 1],
-    ['KMSInvalidStateException', 400, 'refused', /state of the key.*waits to be deleted/, 1],
+    // Its second request asks for the state of the key.
+    ['KMSInvalidStateException', 400, 'refused', /state of the key.*waits to be deleted/, 2],
     ['NotFoundException', 400, 'refused', /no such key/, 1],
     ['InvalidKeyUsageException', 400, 'refused', /symmetric encryption/, 1],
     ['InvalidArnException', 400, 'refused', /no key ARN/, 1],
@@ -98,6 +99,55 @@ describe('an error of AWS KMS', () => {
   it('is told apart by its name in the header too', async () => {
     const { url } = await answering(400, '{}', { 'x-amzn-errortype': 'DisabledException:http://x/' });
     expect(await unwrapAt(url)).toMatchObject({ kind: 'refused', awsName: 'DisabledException' });
+  });
+});
+
+describe('KMSInvalidStateException', () => {
+  beforeEach(expectNoLeakedSlots);
+
+  /** A KMS that gives it for everything but DescribeKey, to which it answers so. */
+  async function stateOf(answer: { status: number; body: string }) {
+    const asked: string[] = [];
+    const url = await httpServer((request, response) => {
+      const operation = String(request.headers['x-amz-target']).replace('TrentService.', '');
+      asked.push(operation);
+      const describes = operation === 'DescribeKey';
+      response.writeHead(describes ? answer.status : 400, { 'content-type': 'application/x-amz-json-1.1' });
+      response.end(
+        describes ? answer.body : awsError('KMSInvalidStateException', 'the proxy is unreachable'),
+      );
+    });
+    return { failure: await unwrapAt(url), asked };
+  }
+  const described = (KeyState: string) => ({
+    status: 200,
+    body: JSON.stringify({ KeyMetadata: { KeyId: 'x', Arn: ARN, KeyState } }),
+  });
+
+  it.each([
+    ['Enabled', 'unreachable'],
+    ['Updating', 'unreachable'],
+    ['Disabled', 'refused'],
+    ['PendingDeletion', 'refused'],
+    ['PendingReplicaDeletion', 'refused'],
+    ['PendingImport', 'refused'],
+    ['Unavailable', 'refused'],
+    ['BrandNewState', 'refused'],
+  ] as const)('of a key in the state %s is %s', async (state, kind) => {
+    const { failure, asked } = await stateOf(described(state));
+    expect(failure.kind).toBe(kind);
+    expect(failure.message).toMatch(/KMSInvalidStateException.*the proxy is unreachable/);
+    expect(asked).toEqual(['Decrypt', 'DescribeKey']);
+  });
+
+  it.each([
+    ['not allowed', { status: 400, body: awsError('AccessDeniedException') }],
+    ['out of order', { status: 400, body: awsError('BrandNewException') }],
+    ['of no use', { status: 200, body: '{}' }],
+  ])('is refused where DescribeKey is %s', async (_what, answer) => {
+    expect(await stateOf(answer)).toMatchObject({
+      failure: { kind: 'refused', awsName: 'KMSInvalidStateException' },
+    });
   });
 });
 

@@ -1,6 +1,7 @@
+import dns from 'node:dns';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { nullLogger } from '../../src/base/log.js';
 import type { WrapContext } from '../../src/kms/provider.js';
 import { addon, type KeyHandle } from '../../src/native/addon.js';
@@ -484,6 +485,30 @@ describe('the dry run of an awskms: key', () => {
   it('warns of an alias', async () => {
     const { report } = await probed(() => undefined, 'alias/main');
     expect(report.warnings).toEqual([expect.stringMatching(/an alias can be pointed at another key/)]);
+  });
+
+  it('warns where DEKs cross the network in the clear, and does nothing of the sort unasked', async () => {
+    const { kms, providers } = await fakeKms({ insecure: true });
+    const key = kms.createKey();
+    const lookup = vi.spyOn(dns, 'lookup').mockImplementation(((
+      _host: string,
+      options: object,
+      done: unknown,
+    ) => {
+      const call = done as (error: null, ...result: unknown[]) => void;
+      const address = '127.0.0.1';
+      if ('all' in options && options.all === true) process.nextTick(call, null, [{ address, family: 4 }]);
+      else process.nextTick(call, null, address, 4);
+    }) as typeof dns.lookup);
+    onTestFinished(() => lookup.mockRestore());
+    const endpoint = kms.endpoint.replace('127.0.0.1', 'kms.corp.example');
+    useAwsSettings({ ...kms.environment(), AWS_ENDPOINT_URL_KMS: endpoint });
+    const { warnings } = await providers.open(`awskms:///${key.arn}`).probe();
+    expect(warnings).toEqual([expect.stringMatching(/kms\.corp\.example in the clear/)]);
+    kms.clearRequests();
+    const failure = await failureOf(awsProviders().open(`awskms:///${key.arn}`).describe());
+    expect(failure).toMatchObject({ kind: 'unreachable', message: expect.stringMatching(/in the clear/) });
+    expect(kms.requests).toEqual([]);
   });
 
   it('does not wait long for a service that hangs', async () => {

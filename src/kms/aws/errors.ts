@@ -1,6 +1,6 @@
 /**
  * What an error of AWS KMS, of the credentials or of the network says about the key. By the name of the error, never by
- * its message: that is for people.
+ * its message: that is for people. One name of KMS says too little: KMSInvalidStateException (invalid-state.ts).
  *
  * An error that is not in the tables counts as unreachable: it says nothing that is understood here. The volume is then
  * served on for the grace period, with the reason and a countdown shown, and stopped at its end. So an unknown answer
@@ -126,6 +126,7 @@ export interface CredentialSources {
  * any. An outage of what gives credentials must not count as a key that was taken away.
  */
 export function credentialsErrorOf(error: unknown, { had, configured }: CredentialSources): AwsKmsError {
+  if (error instanceof AwsKmsError) return error;
   const name = nameOf(error);
   const quoted = said(error) === '' ? '' : ` (${said(error)})`;
   const outage = (why: string): AwsKmsError => {

@@ -15,6 +15,8 @@ export function fixOf(permission: string, error: unknown, target: string): strin
       return `${command('enable-key', target)}; where the key waits to be deleted, first: ${command('cancel-key-deletion', target)}`;
     case 'KMSInvalidStateException':
       return `where the key waits to be deleted: ${command('cancel-key-deletion', target)}, then: ${command('enable-key', target)}; else import its key material, or connect its key store`;
+    case 'KeyStoreOutage':
+      return 'look after the key store of the key: its proxy, or its CloudHSM cluster, does not answer AWS KMS';
     case 'NotFoundException':
       return 'name a key that exists: the ARN says in which account and region it is looked for, else AWS_REGION and the credentials do';
     case 'InvalidKeyUsageException':

@@ -5,6 +5,7 @@ import type { KeyHandle } from '../../native/addon.js';
 import type { WrapContext } from '../provider.js';
 import type { AwsClients, Call } from './clients.js';
 import { AwsKmsError } from './errors.js';
+import { judgedByState } from './invalid-state.js';
 import { type KeyArn, parseKeyArn } from './key-uri.js';
 import { NO_KEY, receivingKey, sendingKey } from './plaintext.js';
 
@@ -37,6 +38,11 @@ export class AwsOperations {
     this.#clients = clients;
   }
 
+  /** Hosts that got a request without TLS over the network. */
+  get inTheClear(): ReadonlySet<string> {
+    return this.#clients.inTheClear;
+  }
+
   defaultRegion(): Promise<string> {
     return this.#clients.defaultRegion();
   }
@@ -48,13 +54,15 @@ export class AwsOperations {
     context: WrapContext,
   ): Promise<Ciphertext> {
     const action = `kms:Encrypt under ${keyId}`;
-    return this.#clients.call(region, action, async ({ sdk, client, signal }) => {
+    return this.#clients.call(region, action, async (call) => {
+      const { sdk, client, signal } = call;
       const command = new sdk.EncryptCommand({
         KeyId: keyId,
         Plaintext: NO_KEY,
         EncryptionContext: encryptionContext(context),
       });
-      const output = await sendingKey(command, dek, () => client.send(command, { abortSignal: signal }));
+      const send = () => client.send(command, { abortSignal: signal });
+      const output = await judgedByState(call, action, [keyId], () => sendingKey(command, dek, send));
       return {
         blob: blobOf(output.CiphertextBlob, action),
         key: arnOf(output.KeyId, action),
@@ -65,14 +73,17 @@ export class AwsOperations {
 
   /** The caller owns the handle. */
   decrypt(key: KeyArn, blob: Uint8Array, context: WrapContext): Promise<KeyHandle> {
-    return this.#clients.call(key.region, `kms:Decrypt under ${key.arn}`, async ({ sdk, client, signal }) => {
+    const action = `kms:Decrypt under ${key.arn}`;
+    return this.#clients.call(key.region, action, async (call) => {
+      const { sdk, client, signal } = call;
       const command = new sdk.DecryptCommand({
         KeyId: key.arn,
         CiphertextBlob: blob,
         EncryptionContext: encryptionContext(context),
       });
       const send = () => client.send(command, { abortSignal: signal });
-      return (await receivingKey(command, signal, send)).key;
+      const receive = () => receivingKey(command, signal, send);
+      return (await judgedByState(call, action, [key.arn], receive)).key;
     });
   }
 
@@ -83,7 +94,8 @@ export class AwsOperations {
     to: { readonly keyId: string; readonly context: WrapContext },
   ): Promise<Ciphertext> {
     const action = `kms:ReEncrypt from ${from.key.arn} to ${to.keyId}`;
-    return this.#clients.call(region, action, async ({ sdk, client, signal }) => {
+    return this.#clients.call(region, action, async (call) => {
+      const { sdk, client, signal } = call;
       const command = new sdk.ReEncryptCommand({
         SourceKeyId: from.key.arn,
         SourceEncryptionContext: encryptionContext(from.context),
@@ -91,7 +103,9 @@ export class AwsOperations {
         DestinationKeyId: to.keyId,
         DestinationEncryptionContext: encryptionContext(to.context),
       });
-      const output = await client.send(command, { abortSignal: signal });
+      const output = await judgedByState(call, action, [from.key.arn, to.keyId], () => {
+        return client.send(command, { abortSignal: signal });
+      });
       return {
         blob: blobOf(output.CiphertextBlob, action),
         key: arnOf(output.KeyId, action),
