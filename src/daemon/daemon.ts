@@ -30,6 +30,7 @@ import { STARTUP } from './volume-events.js';
 import { VolumeFiles } from './volume-files.js';
 import { VolumeManager } from './volume-manager.js';
 import { VolumeWatch } from './volume-watch.js';
+import { warnOfWeakPins } from './weak-pins.js';
 
 export interface DaemonDependencies {
   readonly clock: Clock;
@@ -84,11 +85,11 @@ async function start(
   const data = await DataDirectory.open(config.dataDirectory);
   undo.push(() => data.close());
 
-  warnOfWeakPins(config, log);
   const files = new VolumeFiles(data.volumesPath, random);
   const { insecure } = config;
   const providers = new KeyProviders({ dataDirectory: data.path, clock, random, log, insecure });
   undo.push(async () => providers.close());
+  warnOfWeakPins(config.pins, providers, log);
   const jobs = new Jobs(clock, log);
   const { observer, watchdog } = await openWatch(config, data, { clock, random, log }, undo);
   const engine = openEngine(config.tuning);
@@ -189,24 +190,6 @@ async function createDefault(config: DaemonConfig, volumes: VolumeManager): Prom
 }
 
 /** A damaged key is an integrity failure, any other one is unavailable. */
-/** A pin holds as well as the key that it names: who can write the disk can bring a local key of his own. */
-function warnOfWeakPins(config: DaemonConfig, log: Logger): void {
-  for (const [volume, { uuid, keyUris }] of config.pins) {
-    const keyUri = keyUris?.find((uri) => uri.startsWith('local:'));
-    if (keyUri !== undefined) {
-      log.warn(
-        { volume, keyUri },
-        'the pinned key is a local one: who can write the data directory can replace it',
-      );
-    } else if (uuid !== undefined && keyUris === undefined) {
-      log.warn(
-        { volume },
-        'the uuid is pinned without a key: another volume can claim it under a key of its own',
-      );
-    }
-  }
-}
-
 function assertKeys(volumes: VolumeManager): void {
   const invalid = volumes.list().filter((volume) => volume.state === 'key-invalid');
   if (invalid.length === 0) return;

@@ -1,4 +1,5 @@
 /** Key providers by URI scheme. A new one is a file and a line in SCHEMES. */
+import type { Clock } from '../base/clock.js';
 import { SealbdError } from '../base/errors.js';
 import { awsScheme } from './aws/provider.js';
 import { localScheme } from './local/provider.js';
@@ -19,6 +20,16 @@ export class KeyProviders {
     return this.#schemeOf(uri).open(uri, this.#environment);
   }
 
+  /** What bounds the answers. */
+  get clock(): Clock {
+    return this.#environment.clock;
+  }
+
+  /** False for a URI of no known kind. */
+  knows(uri: string): boolean {
+    return this.#schemes.some((candidate) => uri.startsWith(`${candidate.scheme}:`));
+  }
+
   /** Questions still under way fail as unreachable. */
   close(): void {
     for (const scheme of this.#schemes) scheme.close?.(this.#environment);
@@ -27,6 +38,11 @@ export class KeyProviders {
   /** Whether a copy of the data directory may hold the key that `uri` names. */
   exposes(uri: string): boolean {
     return this.#schemeOf(uri).exposes;
+  }
+
+  /** Why a pin of that key proves less than it seems to; undefined where it holds. Throws USAGE as `open` does. */
+  weaknessAsPin(uri: string): string | undefined {
+    return this.#schemeOf(uri).weaknessAsPin(uri);
   }
 
   #schemeOf(uri: string): ProviderScheme {

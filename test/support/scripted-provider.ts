@@ -28,6 +28,7 @@ export class ScriptedService {
       scheme: 'scripted',
       syntax: 'scripted:NAME',
       exposes: false,
+      weaknessAsPin: () => undefined,
       open: (uri) => new ScriptedProvider(uri, this),
     };
   }

@@ -84,3 +84,15 @@ export function isKeyOf(uri: AwsKeyUri, key: KeyArn): boolean {
     return uri[part] === undefined || uri[part] === key[part];
   });
 }
+
+/** A pin must mean one key: who writes the disk brings a wrap by another one that fits, if there is any. */
+export function weaknessAsPin(uri: AwsKeyUri): string | undefined {
+  if (uri.isAlias) {
+    const where =
+      uri.account === undefined ? "the daemon's principal may use" : 'is in its region and account';
+    return `it is an alias, which any key fits that ${where}: pin the ARN of the key`;
+  }
+  return uri.account === undefined
+    ? 'it is a key id without region and account: pin the ARN of the key'
+    : undefined;
+}

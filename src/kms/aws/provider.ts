@@ -28,6 +28,7 @@ import {
   type KeyArn,
   parseAwsKeyUri,
   parseKeyArn,
+  weaknessAsPin,
 } from './key-uri.js';
 import { AwsOperations, type Ciphertext } from './operations.js';
 import { probeAwsKey } from './probe.js';
@@ -37,6 +38,7 @@ export const awsScheme: ProviderScheme = {
   syntax: AWS_KEY_SYNTAX,
   exposes: false,
   open: (uri, environment) => new AwsProvider(parseAwsKeyUri(uri), environment),
+  weaknessAsPin: (uri) => weaknessAsPin(parseAwsKeyUri(uri)),
   close: closeAwsClients,
 };
 

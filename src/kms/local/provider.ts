@@ -27,6 +27,7 @@ export const localScheme: ProviderScheme = {
   scheme: 'local',
   syntax: 'local:NAME',
   exposes: true,
+  weaknessAsPin: () => 'it is a local one: who can write the data directory can replace it',
   open: (uri, environment) => new LocalProvider(localKeyName(uri), environment),
 };
 
