@@ -10,7 +10,7 @@ import { STOP_DEADLINE_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { newestCopy, readHeaderCopies } from '../keys/header-copies.js';
 import { type HeaderPins, unwrapHeader } from '../keys/header-unwrap.js';
-import { answerOf, ask, checkDeks, type KeyAnswer } from '../keys/key-answer.js';
+import { answerOf, checkDeks, type KeyAnswer } from '../keys/key-answer.js';
 import type { Superblock } from '../keys/superblock.js';
 import { VolumeHeader } from '../keys/volume-header.js';
 import type { KeyState } from '../keys/watch-state.js';
@@ -139,7 +139,7 @@ export class ManagedVolume {
     this.#assertNotAbandoned();
     let header: VolumeHeader | undefined;
     try {
-      await this.#readForDisplay();
+      await this.look();
       const { store, providers, pins, log, clock } = this.#options;
       header = await VolumeHeader.open({ store, providers, pins, log });
       this.noteKey('valid', undefined);
@@ -225,7 +225,7 @@ export class ManagedVolume {
 
   /** Asks the key service and notes the answer. For a volume that is not open. */
   async checkKey(): Promise<void> {
-    await this.#readForDisplay();
+    await this.look();
     this.#noteAnswer(await this.askKey());
   }
 
@@ -244,8 +244,8 @@ export class ManagedVolume {
     }
     try {
       const { decoded } = newestCopy(await readHeaderCopies(store));
-      const unwrapped = unwrapHeader(decoded, providers, pins).then((ring) => ring.revoke());
-      await ask(clock, unwrapped);
+      const ring = await unwrapHeader(decoded, providers, pins);
+      ring.revoke();
       return { kind: 'valid' };
     } catch (error) {
       return answerOf(error);
@@ -273,7 +273,8 @@ export class ManagedVolume {
     }
   }
 
-  async #readForDisplay(): Promise<void> {
+  /** Reads what the disk claims. For a volume that is not open. */
+  async look(): Promise<void> {
     const { copies } = await readHeaderCopies(this.store);
     this.#superblock = copies[0]?.decoded.superblock;
   }

@@ -3,17 +3,24 @@
  * being deleted. Such directories are erased when the daemon starts.
  */
 import { constants, promises as fs } from 'node:fs';
-import { join } from 'node:path';
-import { errnoOf, SealbdError } from '../base/errors.js';
+import { basename, dirname, join } from 'node:path';
+import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import { BLOCK_BYTES, NAME_PATTERN, SUPERBLOCK_BYTES_MAX, VOLUME_BYTES_MAX } from '../base/limits.js';
 import type { RandomSource } from '../base/random.js';
 import { CANDIDATE_NAME, SUPERBLOCK_NAMES } from '../keys/header-copies.js';
+import { openRegular } from '../store/fs-file.js';
 import { FsStore } from '../store/fs-store.js';
 
 export interface ClosedUsage {
   readonly segments: number;
   readonly storedBytes: number;
   readonly mappedBytes: number | null;
+}
+
+export interface Erasure {
+  readonly directory: string;
+  /** Why it is there still; undefined where it is gone. */
+  readonly problem: string | undefined;
 }
 
 /** Where the root of a checkpoint counts the mapped blocks (docs/FORMAT.md). */
@@ -43,14 +50,22 @@ export class VolumeFiles {
       .sort();
   }
 
-  /** Finishes what a crash interrupted. Returns the names that were erased. */
-  async eraseUnfinished(): Promise<string[]> {
+  /** Finishes what a crash interrupted, directory by directory, and tells what became of each. */
+  async eraseUnfinished(): Promise<Erasure[]> {
     const entries = await fs.readdir(this.#root, { withFileTypes: true });
     const names = entries
       .filter((entry) => entry.isDirectory() && entry.name.startsWith('.'))
       .map(({ name }) => name);
-    for (const name of names) await this.#eraseDirectory(name);
-    return names;
+    const erasures: Erasure[] = [];
+    for (const directory of names) {
+      try {
+        await this.#eraseDirectory(directory);
+        erasures.push({ directory, problem: undefined });
+      } catch (error) {
+        erasures.push({ directory, problem: messageOf(error) });
+      }
+    }
+    return erasures;
   }
 
   /** A fresh directory for a volume in the making, as a path. */
@@ -82,21 +97,28 @@ export class VolumeFiles {
     await this.#eraseDirectory(temporary);
   }
 
-  /** What a volume that is not open holds, as its files claim. Nothing of it is proven: for display only. */
+  /**
+   * What a volume that is not open holds, as its files claim. Nothing of it is proven: for display only, and so what is no
+   * regular file, or gone in between, counts for nothing.
+   */
   async usage(name: string): Promise<ClosedUsage> {
     let segments = 0;
     let storedBytes = 0;
     for (const file of await fs.readdir(this.pathOf(name))) {
       if (!SEGMENT_PATTERN.test(file)) continue;
+      const found = await lstatIfThere(join(this.pathOf(name), file));
+      if (found?.isFile() !== true) continue;
       segments += 1;
-      storedBytes += (await fs.stat(join(this.pathOf(name), file))).size;
+      storedBytes += found.size;
     }
     return { segments, storedBytes, mappedBytes: await this.#mappedBytes(name) };
   }
 
-  /** Null where there is no checkpoint to ask. */
+  /** Null where there is no checkpoint that can be read: opening the volume tells why. */
   async #mappedBytes(name: string): Promise<number | null> {
-    const root = await (await FsStore.open(this.pathOf(name))).readSmall('checkpoint');
+    const root = await FsStore.at(this.pathOf(name))
+      .readSmall('checkpoint')
+      .catch(() => undefined);
     if (root === undefined || root.length < CHECKPOINT_MAPPED_AT + 8) return null;
     const blocks = Number(root.readBigUInt64LE(CHECKPOINT_MAPPED_AT));
     return blocks * BLOCK_BYTES <= VOLUME_BYTES_MAX ? blocks * BLOCK_BYTES : null;
@@ -109,13 +131,7 @@ export class VolumeFiles {
   }
 
   async #exists(name: string): Promise<boolean> {
-    try {
-      await fs.lstat(this.pathOf(name));
-      return true;
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return false;
-      throw error;
-    }
+    return (await lstatIfThere(this.pathOf(name))) !== undefined;
   }
 
   #temporaryName(what: string, name: string): string {
@@ -132,14 +148,25 @@ async function eraseKeys(directory: string): Promise<void> {
   await syncPath(directory);
 }
 
-async function overwriteAndUnlink(path: string): Promise<void> {
-  let file: fs.FileHandle;
+async function lstatIfThere(path: string) {
   try {
-    file = await fs.open(path, constants.O_RDWR | constants.O_NOFOLLOW);
+    return await fs.lstat(path);
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return;
+    if (errnoOf(error) === 'ENOENT') return undefined;
     throw error;
   }
+}
+
+/** What is no regular file holds no key of ours: a link is removed and not followed, a pipe is not opened. */
+async function overwriteAndUnlink(path: string): Promise<void> {
+  const found = await lstatIfThere(path);
+  if (found === undefined) return;
+  if (found.isFile()) await overwrite(path);
+  await fs.rm(path, { recursive: true });
+}
+
+async function overwrite(path: string): Promise<void> {
+  const file = await openRegular(dirname(path), basename(path), constants.O_RDWR);
   try {
     const { size } = await file.stat();
     await file.write(new Uint8Array(Math.min(size, SUPERBLOCK_BYTES_MAX)), 0, undefined, 0);
@@ -147,7 +174,6 @@ async function overwriteAndUnlink(path: string): Promise<void> {
   } finally {
     await file.close();
   }
-  await fs.unlink(path);
 }
 
 async function syncPath(path: string): Promise<void> {

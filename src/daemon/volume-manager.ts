@@ -20,8 +20,7 @@ import { buildVolume } from './volume-builder.js';
 import { type Actor, SHUTDOWN, type Snapshot, STARTUP, snapshotOf, WATCHDOG } from './volume-events.js';
 import type { VolumeFiles } from './volume-files.js';
 import { assertSize, type CreateVolumeRequest, resolveKeyUri } from './volume-request.js';
-
-const OPENED_AT_ONCE = 4;
+import { openAtStart, openInLanes, SilentServices } from './volume-startup.js';
 
 export interface VolumeManagerOptions {
   readonly files: VolumeFiles;
@@ -51,6 +50,8 @@ export interface VolumeObserver {
 export class VolumeManager {
   readonly #options: VolumeManagerOptions;
   readonly #volumes = new Map<string, ManagedVolume>();
+  /** Volumes whose directory could not be put in order when the daemon started. */
+  readonly #unready = new Set<string>();
   readonly #serial = new Serial();
   #closing = false;
 
@@ -60,20 +61,19 @@ export class VolumeManager {
 
   /** Opens every volume that is not marked stopped. One that does not open does not keep the others from it. */
   async openAll(): Promise<void> {
-    const { files, log } = this.#options;
-    for (const name of await files.eraseUnfinished())
-      log.warn({ directory: name }, 'erased what a crash left unfinished');
+    const { files, log, providers } = this.#options;
+    for (const { directory, problem } of await files.eraseUnfinished()) {
+      if (problem === undefined) log.warn({ directory }, 'erased what a crash left unfinished');
+      else log.error({ directory, reason: problem }, 'could not erase what a crash left unfinished');
+    }
     const names = await files.list();
     if (names.length > VOLUMES_MAX) throw new SealbdError('FAILED', `more than ${VOLUMES_MAX} volumes`);
-    for (const name of names) this.#volumes.set(name, await this.#manage(name));
-    const queue = [...this.#volumes.values()];
-    const openSome = async (): Promise<void> => {
-      for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-        const volume = next;
-        await this.#run(volume.name, STARTUP, () => this.#openAtStart(volume));
-      }
-    };
-    await Promise.all(Array.from({ length: OPENED_AT_ONCE }, openSome));
+    for (const name of names) this.#volumes.set(name, await this.#manageAtStart(name));
+    const silent = new SilentServices(providers);
+    const ready = this.list().filter(({ name }) => !this.#unready.has(name));
+    await openInLanes(ready, providers, (volume) => {
+      return this.#run(volume.name, STARTUP, () => openAtStart(volume, silent, log));
+    });
   }
 
   list(): ManagedVolume[] {
@@ -138,7 +138,7 @@ export class VolumeManager {
   /** Serving already is fine. A failed volume that still reads is opened anew. */
   start(name: string, by: Actor): Promise<ManagedVolume> {
     return this.#run(name, by, async () => {
-      const volume = this.get(name);
+      const volume = await this.#ready(name);
       if (volume.state === 'serving') return volume;
       const { waiting } = volume;
       this.#options.jobs.abortAll(name);
@@ -202,6 +202,7 @@ export class VolumeManager {
       await this.#closeFailed(volume);
       await this.#options.files.erase(name);
       this.#volumes.delete(name);
+      this.#unready.delete(name);
       this.#options.log.warn({ volume: name }, 'deleted; its wrapped keys were destroyed first');
     });
   }
@@ -297,27 +298,38 @@ export class VolumeManager {
   }
 
   async #manage(name: string): Promise<ManagedVolume> {
-    const { engine, providers, clock, log, pins, files } = this.#options;
-    const store = await FsStore.open(files.pathOf(name));
+    return this.#over(name, await FsStore.open(this.#options.files.pathOf(name)));
+  }
+
+  #over(name: string, store: FsStore): ManagedVolume {
+    const { engine, providers, clock, log, pins } = this.#options;
     const shared = { engine, providers, clock, log: log.child({ volume: name }) };
     return new ManagedVolume({ name, store, pins: pins.get(name) ?? {}, ...shared });
   }
 
-  async #openAtStart(volume: ManagedVolume): Promise<void> {
-    const { log } = this.#options;
+  /** A directory that can't be put in order is one volume that failed. */
+  async #manageAtStart(name: string): Promise<ManagedVolume> {
     try {
-      if (await volume.isMarkedStopped()) {
-        await volume.checkKey();
-        log.info({ volume: volume.name }, 'stays stopped');
-        return;
-      }
-      await volume.open();
-      log.info({ volume: volume.name }, 'serving');
+      const volume = await this.#manage(name);
+      await volume.look();
+      return volume;
     } catch (error) {
+      this.#options.log.error({ volume: name, reason: messageOf(error) }, 'cannot be put in order');
+      const volume = this.#over(name, FsStore.at(this.#options.files.pathOf(name)));
       volume.fail(error);
-      if (volume.keyCheck?.state === 'unreachable') volume.waitForKey();
-      log.error({ volume: volume.name, state: volume.state, reason: messageOf(error) }, 'does not open');
+      this.#unready.add(name);
+      return volume;
     }
+  }
+
+  /** The volume, once its directory is in order. */
+  async #ready(name: string): Promise<ManagedVolume> {
+    const volume = this.get(name);
+    if (!this.#unready.has(name)) return volume;
+    const ready = await this.#manage(name);
+    this.#volumes.set(name, ready);
+    this.#unready.delete(name);
+    return ready;
   }
 
   /** What can't be flushed any more must not keep a failed volume from being deleted or opened anew. */

@@ -2,11 +2,14 @@
 
 import { type Suite, suiteName } from '../base/ciphers.js';
 import { SealbdError } from '../base/errors.js';
+import { forEachLimited } from '../base/limited.js';
+import { DEKS_ASKED_AT_ONCE } from '../base/limits.js';
 import { formatUuid } from '../base/random.js';
 import { type KeyProvider, KmsError, type WrapContext } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { addon, type KeyHandle, SUITE_NONE } from '../native/addon.js';
 import { DekRing, withKeys } from './dek-ring.js';
+import { ask } from './key-answer.js';
 import {
   checkValueHolds,
   type DecodedSuperblock,
@@ -38,9 +41,9 @@ export async function unwrapHeader(
   assertPins(decoded, pins);
   const handles = new Map<number, KeyHandle>();
   try {
-    for (const record of superblock.deks) {
+    await forEachLimited(superblock.deks, DEKS_ASKED_AT_ONCE, async (record) => {
       handles.set(record.id, await unwrapDek(superblock.uuid, record, providers));
-    }
+    });
     assertAuthentic(decoded, handles);
     return new DekRing(handles);
   } catch (error) {
@@ -58,10 +61,16 @@ export function assertAuthentic(decoded: DecodedSuperblock, handles: ReadonlyMap
 async function unwrapDek(uuid: Uint8Array, record: DekRecord, providers: KeyProviders): Promise<KeyHandle> {
   const context: WrapContext = { volumeUuid: uuid, dekId: record.id, exposed: record.exposed };
   const { resolvedKeyId, keyVersion, wrapped: blob } = record;
-  const handle = await openRecorded(providers, record.keyUri).unwrap(
-    { blob, resolvedKeyId, keyVersion },
-    context,
-  );
+  const provider = openRecorded(providers, record.keyUri);
+  const unwrapping = provider.unwrap({ blob, resolvedKeyId, keyVersion }, context);
+  const handle = await ask(providers.clock, unwrapping).catch((error: unknown) => {
+    // What comes too late is nobody's.
+    unwrapping.then(
+      (late) => addon.keyRelease(late),
+      () => undefined,
+    );
+    throw error;
+  });
   if (checkValueHolds(handle, uuid, record)) return handle;
   addon.keyRelease(handle);
   throw new KmsError(

@@ -22,6 +22,7 @@ import {
   writeHeaderCopies,
 } from './header-copies.js';
 import { assertAuthentic, type HeaderPins, unwrapHeader } from './header-unwrap.js';
+import { ask } from './key-answer.js';
 import { checkValueOf, type DekRecord, encodeSuperblock, type Superblock } from './superblock.js';
 
 const FIRST_DEK = 1;
@@ -84,7 +85,10 @@ export class VolumeHeader {
     const ring = new DekRing(suite === SUITE_NONE ? new Map() : new Map([[FIRST_DEK, addon.keyGenerate()]]));
     try {
       const deks: DekRecord[] = [];
-      if (suite !== SUITE_NONE) await options.providers.open(options.keyUri).ensure();
+      if (suite !== SUITE_NONE) {
+        const { providers, keyUri, clock } = options;
+        await ask(clock, providers.open(keyUri).ensure());
+      }
       for (const [id, handle] of ring.handles) {
         const wrapped = await wrapNew(options, uuid, id, handle);
         deks.push({ ...wrapped, state: 'active', createdAt });
@@ -274,17 +278,17 @@ function assertSameKey({ keyUri, resolvedKeyId }: AddDekOptions, wrapped: { reso
 
 /** Wraps a new DEK, and opens the wrap again: nothing may depend on a copy that was never opened. */
 async function wrapNew(
-  options: Pick<CreateHeaderOptions, 'providers' | 'keyUri'>,
+  options: Pick<CreateHeaderOptions, 'providers' | 'keyUri' | 'clock'>,
   uuid: Uint8Array,
   id: number,
   handle: KeyHandle,
 ): Promise<Omit<DekRecord, 'state' | 'createdAt'>> {
-  const { providers, keyUri } = options;
+  const { providers, keyUri, clock } = options;
   const provider = providers.open(keyUri);
   const exposed = providers.exposes(keyUri);
   const context = { volumeUuid: uuid, dekId: id, exposed };
-  const wrapped = await provider.wrap(handle, context);
-  await provider.check(wrapped, context, handle);
+  const wrapped = await ask(clock, provider.wrap(handle, context));
+  await ask(clock, provider.check(wrapped, context, handle));
   const { blob, resolvedKeyId, keyVersion } = wrapped;
   const checkValue = checkValueOf(handle, uuid, id);
   return { id, exposed, checkValue, keyUri, resolvedKeyId, keyVersion, wrapped: blob };

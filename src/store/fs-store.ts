@@ -1,9 +1,10 @@
 import { constants } from 'node:fs';
-import { type FileHandle, lstat, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, SealbdError } from '../base/errors.js';
 import { addon } from '../native/addon.js';
 import { isDiskFull } from './disk-full.js';
+import { FsFile, openRegular, writeFully } from './fs-file.js';
 import type { Store, StoreFile } from './store.js';
 
 /** Space kept for the replacement of one small file (superblock, checkpoint root) when the disk is full. */
@@ -20,15 +21,17 @@ const REPLACEMENT = /\.(tmp|new)$/;
 /** The replacement under way in each directory, and those behind it. */
 const replacements = new Map<string, Promise<void>>();
 
-/** Who could write to the disk may have left links that lead out of the directory: they are never followed. */
-const NO_LINKS = constants.O_NOFOLLOW;
-
 /** A directory of the local filesystem. Directories are mode 0700, files 0600. */
 export class FsStore implements Store {
   readonly path: string;
 
   private constructor(path: string) {
     this.path = path;
+  }
+
+  /** The directory as it is, for looking at it: what a crash left in it is not put in order. */
+  static at(path: string): FsStore {
+    return new FsStore(path);
   }
 
   static async open(path: string, options: { create?: boolean } = {}): Promise<FsStore> {
@@ -93,12 +96,12 @@ export class FsStore implements Store {
 
   async #replace(name: string, bytes: Uint8Array): Promise<void> {
     const temporary = `${name}.tmp`;
-    await this.remove(temporary);
+    await this.#clear(temporary);
     try {
       await this.#writeTemporary(temporary, bytes, 'create');
     } catch (error) {
       if (!isDiskFull(error)) throw error;
-      await this.remove(temporary);
+      await this.#clear(temporary);
       return this.#replaceFromReserve(name, bytes, error);
     }
     await this.rename(temporary, name);
@@ -112,6 +115,7 @@ export class FsStore implements Store {
    */
   async #replaceFromReserve(name: string, bytes: Uint8Array, full: unknown): Promise<void> {
     const temporary = `${name}.tmp`;
+    await this.#clearForeignReserve();
     if (!(await this.#renameIfThere(SMALL_RESERVE_NAME, temporary))) throw full;
     try {
       await this.#writeTemporary(temporary, bytes, 'reuse');
@@ -126,6 +130,7 @@ export class FsStore implements Store {
 
   /** A reserve that was used up, and may be there without space of its own, is made of a file that is on its way out. */
   async #refillReserve(from: string): Promise<void> {
+    await this.#clearForeignReserve();
     if ((await this.#blocksOf(SMALL_RESERVE_NAME)) < (await this.#blocksOf(from)))
       await this.#renameIfThere(from, SMALL_RESERVE_NAME);
   }
@@ -147,8 +152,9 @@ export class FsStore implements Store {
 
   /** What was replaced may hold a wrapped key that is to be forgotten. */
   async #wipeReserve(): Promise<void> {
+    await this.#clearForeignReserve();
     try {
-      const handle = await open(join(this.path, SMALL_RESERVE_NAME), constants.O_RDWR | NO_LINKS);
+      const handle = await openRegular(this.path, SMALL_RESERVE_NAME, constants.O_RDWR);
       try {
         const content = await handle.readFile();
         if (content.every((byte) => byte === 0)) return;
@@ -160,6 +166,22 @@ export class FsStore implements Store {
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw error;
     }
+  }
+
+  /** Removes what has the reserve's name and was not made as one: a link, a pipe, another name of somebody's file. */
+  async #clearForeignReserve(): Promise<void> {
+    try {
+      const found = await lstat(join(this.path, SMALL_RESERVE_NAME));
+      if (found.isFile() && found.nlink === 1 && found.size <= SMALL_FILE_BYTES_MAX) return;
+      await this.#clear(SMALL_RESERVE_NAME);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    }
+  }
+
+  /** Frees a name that is the store's own, whatever it was given to. */
+  #clear(name: string): Promise<void> {
+    return rm(join(this.path, name), { recursive: true, force: true });
   }
 
   /** After a crash in a replacement on a full disk: a name that had become the reserve gets its new file. */
@@ -177,8 +199,8 @@ export class FsStore implements Store {
   }
 
   async #writeTemporary(name: string, bytes: Uint8Array, how: 'create' | 'reuse'): Promise<void> {
-    const flags = constants.O_RDWR | NO_LINKS | (how === 'create' ? constants.O_CREAT | constants.O_EXCL : 0);
-    const handle = await open(join(this.path, name), flags, 0o600);
+    const flags = constants.O_RDWR | (how === 'create' ? constants.O_CREAT | constants.O_EXCL : 0);
+    const handle = await openRegular(this.path, name, flags);
     try {
       await writeFully(handle, bytes, 0);
       await handle.truncate(bytes.length);
@@ -200,9 +222,9 @@ export class FsStore implements Store {
 
   /** A reserve of full size, where the disk has room for one. */
   async #keepSmallReserve(): Promise<void> {
+    await this.#clearForeignReserve();
     try {
-      const flags = constants.O_RDWR | constants.O_CREAT | NO_LINKS;
-      const handle = await open(join(this.path, SMALL_RESERVE_NAME), flags, 0o600);
+      const handle = await openRegular(this.path, SMALL_RESERVE_NAME, constants.O_RDWR | constants.O_CREAT);
       try {
         await addon.fileAllocate(handle.fd, SMALL_RESERVE_BYTES);
       } finally {
@@ -250,63 +272,5 @@ export class FsStore implements Store {
   async open(name: string, access: 'read' | 'write'): Promise<StoreFile> {
     const flags = access === 'read' ? constants.O_RDONLY : constants.O_RDWR;
     return new FsFile(name, await openRegular(this.path, name, flags));
-  }
-}
-
-class FsFile implements StoreFile {
-  readonly name: string;
-  readonly fd: number;
-  readonly #handle: FileHandle;
-
-  constructor(name: string, handle: FileHandle) {
-    this.name = name;
-    this.fd = handle.fd;
-    this.#handle = handle;
-  }
-
-  write(bytes: Uint8Array, position: number): Promise<void> {
-    return writeFully(this.#handle, bytes, position);
-  }
-
-  async read(bytes: Uint8Array, position: number): Promise<number> {
-    let done = 0;
-    while (done < bytes.length) {
-      const { bytesRead } = await this.#handle.read(bytes, done, bytes.length - done, position + done);
-      if (bytesRead === 0) break;
-      done += bytesRead;
-    }
-    return done;
-  }
-
-  sync(): Promise<void> {
-    return this.#handle.datasync();
-  }
-
-  truncate(sizeBytes: number): Promise<void> {
-    return this.#handle.truncate(sizeBytes);
-  }
-
-  async size(): Promise<number> {
-    return (await this.#handle.stat()).size;
-  }
-
-  close(): Promise<void> {
-    return this.#handle.close();
-  }
-}
-
-/** A file that somebody put in place of ours may be a pipe or a device: opening one must not block, nor may it be used. */
-async function openRegular(directory: string, name: string, flags: number): Promise<FileHandle> {
-  const handle = await open(join(directory, name), flags | NO_LINKS | constants.O_NONBLOCK);
-  if ((await handle.stat()).isFile()) return handle;
-  await handle.close();
-  throw new SealbdError('INTEGRITY', `${name} is not a regular file`);
-}
-
-async function writeFully(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
-  let done = 0;
-  while (done < bytes.length) {
-    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, position + done);
-    done += bytesWritten;
   }
 }
