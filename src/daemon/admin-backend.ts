@@ -164,7 +164,8 @@ export class DaemonBackend implements AdminBackend {
 
   async encryptVolume(name: string, { keyUri, cipher }: EncryptVolume, caller: Caller): Promise<RotatedKey> {
     const { rotations, volumes } = this.#parts;
-    return rotatedView(name, await rotations.encrypt(volumes, name, keyUri, cipher, caller));
+    const encrypt = () => rotations.encrypt(volumes, name, keyUri, cipher, caller);
+    return rotatedView(name, await volumes.keysUnderWay.during({ volume: name, to: keyUri }, encrypt));
   }
 
   rewrapKey(name: string, caller: Caller): Promise<KeyChange> {

@@ -2,16 +2,15 @@
 import type { KeyChange, KeyReport, KeyUsage } from '../admin/schemas.js';
 import type { Clock } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
-import { readHeaderCopies } from '../keys/header-copies.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
 import { ask } from '../keys/key-answer.js';
-import { type KeyUse, type KnownVolume, keysInUse, spellsOut } from '../keys/key-usage.js';
+import { type KeyUse, keysInUse, spellsOut } from '../keys/key-usage.js';
 import { moveToKey, rewrapUnderSameKey } from '../keys/rewrap.js';
 import { type DekRecord, newestDek, type Superblock } from '../keys/superblock.js';
 import type { VolumeHeader } from '../keys/volume-header.js';
 import type { Watchdog } from '../keys/watchdog.js';
 import type { KeyProviders } from '../kms/registry.js';
-import type { ManagedVolume } from './managed-volume.js';
+import { takeInventory } from './key-inventory.js';
 import type { Actor } from './volume-events.js';
 import type { VolumeManager } from './volume-manager.js';
 
@@ -42,7 +41,9 @@ export class KeyOperations {
     providers.open(keyUri);
     volumes.get(name);
     assertPinned(name, pins.get(name), keyUri);
-    return this.#change(name, by, (header) => moveToKey(header, keyUri, this.#options));
+    return volumes.keysUnderWay.during({ volume: name, to: keyUri }, () => {
+      return this.#change(name, by, (header) => moveToKey(header, keyUri, this.#options));
+    });
   }
 
   rewrap(name: string, by: Actor): Promise<KeyChange> {
@@ -62,9 +63,9 @@ export class KeyOperations {
   }
 
   async usage(keyUri: string | undefined): Promise<KeyUsage[]> {
-    const known = await Promise.all(this.#options.volumes.list().map(knowledgeOf));
-    const uses = keysInUse(known);
-    const caveats = [...known.flatMap(({ doubts }) => doubts), ...CAVEATS];
+    const inventory = await takeInventory(this.#options.volumes);
+    const uses = keysInUse(inventory.volumes);
+    const caveats = [...inventory.doubts, ...CAVEATS];
     if (keyUri === undefined) return uses.map((use) => usageView(use, caveats));
     const named = await this.#nameNow(keyUri);
     const isMeant = ({ keyUri: uri, resolvedKeyId }: KeyUse) => {
@@ -77,7 +78,7 @@ export class KeyOperations {
         `${keyUri} names ${named.resolvedKeyId} now, another key than the one that wraps these DEKs`,
       );
     if (meant.length > 0) return meant.map((use) => usageView(use, [...doubts, ...caveats]));
-    const safeToDelete = doubts.length === 0 && known.every((volume) => volume.doubts.length === 0);
+    const safeToDelete = doubts.length === 0 && inventory.doubts.length === 0;
     const nobody = { keyUri, resolvedKeyId: named.resolvedKeyId ?? null, keyVersions: [], volumes: [] };
     return [{ ...nobody, safeToDelete, caveats: [...doubts, ...caveats] }];
   }
@@ -147,21 +148,6 @@ function changeView(volume: string, before: DekRecord, superblock: Superblock): 
     deks: superblock.deks.map((dek) => dek.id),
     exposed: superblock.deks.some((dek) => dek.exposed),
   };
-}
-
-/** An open volume is proven, and its copies on the disk may lag behind. Of any other the files are all there is. */
-async function knowledgeOf(volume: ManagedVolume): Promise<KnownVolume> {
-  const { device, superblock, name, store } = volume;
-  const { copies, problems } = await readHeaderCopies(store);
-  const onDisk = copies.map((copy) => copy.decoded.superblock);
-  if (device === undefined || superblock === undefined) {
-    const doubts = problems.map(
-      (problem) => `volume "${name}" may need a key that is not listed: ${problem}`,
-    );
-    return { volume: name, superblocks: onDisk, segmentsByDek: undefined, doubts };
-  }
-  const superblocks = [superblock, ...onDisk];
-  return { volume: name, superblocks, segmentsByDek: device.segmentsByDek(), doubts: [] };
 }
 
 function usageView(use: KeyUse, caveats: readonly string[]): KeyUsage {

@@ -56,6 +56,7 @@ export class ManagedVolume {
   #reason: string | undefined;
   #open: { readonly header: VolumeHeader; readonly device: EngineVolume } | undefined;
   #superblock: Superblock | undefined;
+  #proven: Superblock | undefined;
   #keyCheck: KeyCheck | undefined;
   /** An engine that missed its deadline may still write to the files: no second one may read them. */
   #abandoned = false;
@@ -89,6 +90,11 @@ export class ManagedVolume {
   /** Proven where the volume is open; else what the disk claims, for display only. */
   get superblock(): Superblock | undefined {
     return this.#open?.header.superblock ?? this.#superblock;
+  }
+
+  /** The last superblock in this run that an open volume had, or that a DEK authenticated. */
+  get proven(): Superblock | undefined {
+    return this.#open?.header.superblock ?? this.#proven;
   }
 
   get keyCheck(): KeyCheck | undefined {
@@ -166,8 +172,14 @@ export class ManagedVolume {
       await operation(header);
     } finally {
       this.#superblock = header.superblock;
+      this.#noteProven(header.superblock);
       header.revoke();
     }
+  }
+
+  /** Anybody can make what the public key authenticates: that it was served proves it, and nothing else. */
+  #noteProven(superblock: Superblock): void {
+    if (superblock.activeDek !== 0) this.#proven = superblock;
   }
 
   #assertNotAbandoned(): void {
@@ -210,6 +222,7 @@ export class ManagedVolume {
       }
     } finally {
       this.#superblock = open.header.superblock;
+      this.#proven = open.header.superblock;
       open.header.revoke();
       this.#open = undefined;
       this.#closed(state, reason);
@@ -246,6 +259,7 @@ export class ManagedVolume {
       const { decoded } = newestCopy(await readHeaderCopies(store));
       const ring = await unwrapHeader(decoded, providers, pins);
       ring.revoke();
+      this.#noteProven(decoded.superblock);
       return { kind: 'valid' };
     } catch (error) {
       return answerOf(error);

@@ -11,15 +11,16 @@ import type { HeaderPins } from '../keys/header-unwrap.js';
 import type { Superblock } from '../keys/superblock.js';
 import type { VolumeHeader } from '../keys/volume-header.js';
 import type { KeyProviders } from '../kms/registry.js';
-import { FsStore } from '../store/fs-store.js';
 import type { Engine, EngineVolume } from './engine.js';
 import type { Jobs } from './jobs.js';
-import { ManagedVolume } from './managed-volume.js';
+import { KeysUnderWay } from './keys-under-way.js';
+import type { ManagedVolume } from './managed-volume.js';
 import { Serial } from './serial.js';
 import { buildVolume } from './volume-builder.js';
 import { type Actor, SHUTDOWN, type Snapshot, STARTUP, snapshotOf, WATCHDOG } from './volume-events.js';
 import type { VolumeFiles } from './volume-files.js';
 import { assertSize, type CreateVolumeRequest, resolveKeyUri } from './volume-request.js';
+import { VolumeSet } from './volume-set.js';
 import { openAtStart, openInLanes, SilentServices } from './volume-startup.js';
 
 export interface VolumeManagerOptions {
@@ -49,14 +50,15 @@ export interface VolumeObserver {
 
 export class VolumeManager {
   readonly #options: VolumeManagerOptions;
-  readonly #volumes = new Map<string, ManagedVolume>();
-  /** Volumes whose directory could not be put in order when the daemon started. */
-  readonly #unready = new Set<string>();
+  readonly #volumes: VolumeSet;
   readonly #serial = new Serial();
+  /** Of those who put volumes under keys. */
+  readonly keysUnderWay = new KeysUnderWay();
   #closing = false;
 
   constructor(options: VolumeManagerOptions) {
     this.#options = options;
+    this.#volumes = new VolumeSet(options);
   }
 
   /** Opens every volume that is not marked stopped. One that does not open does not keep the others from it. */
@@ -68,54 +70,62 @@ export class VolumeManager {
     }
     const names = await files.list();
     if (names.length > VOLUMES_MAX) throw new SealbdError('FAILED', `more than ${VOLUMES_MAX} volumes`);
-    for (const name of names) this.#volumes.set(name, await this.#manageAtStart(name));
+    const ready: ManagedVolume[] = [];
+    for (const name of names) if (await this.#volumes.addAtStart(name)) ready.push(this.get(name));
     const silent = new SilentServices(providers);
-    const ready = this.list().filter(({ name }) => !this.#unready.has(name));
     await openInLanes(ready, providers, (volume) => {
       return this.#run(volume.name, STARTUP, () => openAtStart(volume, silent, log));
     });
   }
 
   list(): ManagedVolume[] {
-    return [...this.#volumes.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    return this.#volumes.list();
   }
 
   find(name: string): ManagedVolume | undefined {
-    return this.#volumes.get(name);
+    return this.#volumes.find(name);
   }
 
   get(name: string): ManagedVolume {
-    const volume = this.#volumes.get(name);
-    if (volume === undefined) throw new SealbdError('NOT_FOUND', `no volume "${name}"`);
-    return volume;
+    return this.#volumes.get(name);
+  }
+
+  /** Looks at a volume between the operations on it; undefined where it is gone by then. */
+  lookAt<T>(name: string, look: (volume: ManagedVolume) => Promise<T>): Promise<T | undefined> {
+    return this.#serial.run(name, async () => {
+      const volume = this.find(name);
+      return volume === undefined ? undefined : look(volume);
+    });
   }
 
   /** All or nothing: the volume is made in a directory of its own that gets its name when it is whole. */
-  create(request: CreateVolumeRequest, by: Actor): Promise<ManagedVolume> {
-    return this.#run(request.name, by, async () => {
-      const { name } = request;
-      const { files, pins } = this.#options;
-      const keyUri = resolveKeyUri(request, pins.get(name));
-      if (this.#volumes.has(name)) throw new SealbdError('CONFLICT', `volume "${name}" exists already`);
-      if (this.#volumes.size >= VOLUMES_MAX)
-        throw new SealbdError('CONFLICT', `there are ${VOLUMES_MAX} volumes already`);
-      const temporary = await files.makeTemporary(name);
-      try {
-        await buildVolume(temporary, request, keyUri, this.#options);
-        await files.publish(temporary, name);
-      } catch (error) {
-        await files.discardTemporary(temporary);
-        throw error;
-      }
-      const volume = await this.#manage(name);
-      this.#volumes.set(name, volume);
-      await volume.open();
-      this.#options.log.info(
-        { volume: name, sizeBytes: request.sizeBytes, cipher: request.cipher, keyUri },
-        'created',
-      );
-      return volume;
-    });
+  async create(request: CreateVolumeRequest, by: Actor): Promise<ManagedVolume> {
+    const { name } = request;
+    const keyUri = resolveKeyUri(request, this.#options.pins.get(name));
+    const create = () => this.#run(name, by, () => this.#create(request, keyUri));
+    return request.cipher === 'none'
+      ? create()
+      : this.keysUnderWay.during({ volume: name, to: keyUri }, create);
+  }
+
+  async #create(request: CreateVolumeRequest, keyUri: string): Promise<ManagedVolume> {
+    const { name, sizeBytes, cipher } = request;
+    const { files, log } = this.#options;
+    if (this.find(name) !== undefined) throw new SealbdError('CONFLICT', `volume "${name}" exists already`);
+    if (this.#volumes.size >= VOLUMES_MAX)
+      throw new SealbdError('CONFLICT', `there are ${VOLUMES_MAX} volumes already`);
+    const temporary = await files.makeTemporary(name);
+    try {
+      await buildVolume(temporary, request, keyUri, this.#options);
+      await files.publish(temporary, name);
+    } catch (error) {
+      await files.discardTemporary(temporary);
+      throw error;
+    }
+    const volume = await this.#volumes.add(name);
+    await volume.open();
+    log.info({ volume: name, sizeBytes, cipher, keyUri }, 'created');
+    return volume;
   }
 
   resize(name: string, sizeBytes: number, shrink: boolean, by: Actor): Promise<ManagedVolume> {
@@ -138,7 +148,7 @@ export class VolumeManager {
   /** Serving already is fine. A failed volume that still reads is opened anew. */
   start(name: string, by: Actor): Promise<ManagedVolume> {
     return this.#run(name, by, async () => {
-      const volume = await this.#ready(name);
+      const volume = await this.#volumes.ready(name);
       if (volume.state === 'serving') return volume;
       const { waiting } = volume;
       this.#options.jobs.abortAll(name);
@@ -175,7 +185,7 @@ export class VolumeManager {
   /** Stops a volume whose key was taken away, unless it was stopped or opened since `epoch`. Does not last over a restart. */
   closeForKey(name: string, epoch: number, reason: string): Promise<void> {
     return this.#run(name, WATCHDOG, async () => {
-      const volume = this.#volumes.get(name);
+      const volume = this.find(name);
       if (volume?.epoch !== epoch) return;
       const { jobs, log } = this.#options;
       log.error({ volume: name, reason }, 'the key is not to be used any more: stopping');
@@ -188,7 +198,7 @@ export class VolumeManager {
   /** Opens a volume whose key came back, unless it was opened or stopped since `epoch`. */
   openForKey(name: string, epoch: number): Promise<void> {
     return this.#run(name, WATCHDOG, async () => {
-      const volume = this.#volumes.get(name);
+      const volume = this.find(name);
       if (volume?.epoch !== epoch) return;
       await volume.open();
       this.#options.log.info({ volume: name }, 'serving again: its key came back');
@@ -201,8 +211,7 @@ export class VolumeManager {
       this.#options.jobs.abortAll(name);
       await this.#closeFailed(volume);
       await this.#options.files.erase(name);
-      this.#volumes.delete(name);
-      this.#unready.delete(name);
+      this.#volumes.remove(name);
       this.#options.log.warn({ volume: name }, 'deleted; its wrapped keys were destroyed first');
     });
   }
@@ -212,16 +221,19 @@ export class VolumeManager {
   }
 
   restoreHeader(name: string, file: Uint8Array, force: boolean, by: Actor): Promise<ManagedVolume> {
-    return this.#run(name, by, async () => {
-      const volume = this.get(name);
-      if (volume.device !== undefined)
-        throw new SealbdError('CONFLICT', `volume "${name}" is ${volume.state}: stop it first`);
-      const { providers, pins } = this.#options;
-      await restoreHeader({ store: volume.store, providers, pins: pins.get(name) ?? {}, file, force });
-      await volume.checkKey();
-      this.#options.log.warn({ volume: name, force }, 'superblock restored from a backup');
-      return volume;
-    });
+    const restore = () => this.#run(name, by, () => this.#restoreHeader(name, file, force));
+    return this.keysUnderWay.during({ volume: name, to: 'the key of a header backup' }, restore);
+  }
+
+  async #restoreHeader(name: string, file: Uint8Array, force: boolean): Promise<ManagedVolume> {
+    const volume = this.get(name);
+    if (volume.device !== undefined)
+      throw new SealbdError('CONFLICT', `volume "${name}" is ${volume.state}: stop it first`);
+    const { providers, pins } = this.#options;
+    await restoreHeader({ store: volume.store, providers, pins: pins.get(name) ?? {}, file, force });
+    await volume.checkKey();
+    this.#options.log.warn({ volume: name, force }, 'superblock restored from a backup');
+    return volume;
   }
 
   /** Has the wraps of a volume's DEKs changed, whether it is open or not. */
@@ -289,47 +301,12 @@ export class VolumeManager {
   }
 
   async #observed<T>(name: string, by: Actor, operation: () => Promise<T>): Promise<T> {
-    const before = snapshotOf(this.#volumes.get(name));
+    const before = snapshotOf(this.find(name));
     try {
       return await operation();
     } finally {
-      this.#options.observer.settled(name, before, this.#volumes.get(name), by, this);
+      this.#options.observer.settled(name, before, this.find(name), by, this);
     }
-  }
-
-  async #manage(name: string): Promise<ManagedVolume> {
-    return this.#over(name, await FsStore.open(this.#options.files.pathOf(name)));
-  }
-
-  #over(name: string, store: FsStore): ManagedVolume {
-    const { engine, providers, clock, log, pins } = this.#options;
-    const shared = { engine, providers, clock, log: log.child({ volume: name }) };
-    return new ManagedVolume({ name, store, pins: pins.get(name) ?? {}, ...shared });
-  }
-
-  /** A directory that can't be put in order is one volume that failed. */
-  async #manageAtStart(name: string): Promise<ManagedVolume> {
-    try {
-      const volume = await this.#manage(name);
-      await volume.look();
-      return volume;
-    } catch (error) {
-      this.#options.log.error({ volume: name, reason: messageOf(error) }, 'cannot be put in order');
-      const volume = this.#over(name, FsStore.at(this.#options.files.pathOf(name)));
-      volume.fail(error);
-      this.#unready.add(name);
-      return volume;
-    }
-  }
-
-  /** The volume, once its directory is in order. */
-  async #ready(name: string): Promise<ManagedVolume> {
-    const volume = this.get(name);
-    if (!this.#unready.has(name)) return volume;
-    const ready = await this.#manage(name);
-    this.#volumes.set(name, ready);
-    this.#unready.delete(name);
-    return ready;
   }
 
   /** What can't be flushed any more must not keep a failed volume from being deleted or opened anew. */

@@ -41,6 +41,12 @@ export async function readHeaderCopies(store: Store): Promise<HeaderCopies> {
   return { copies, problems };
 }
 
+/** A superblock that waits to be proven, or was left by a crash; undefined where there is none. INTEGRITY where it is none. */
+export async function readCandidate(store: Store): Promise<DecodedSuperblock | undefined> {
+  const bytes = await store.readSmall(CANDIDATE_NAME);
+  return bytes === undefined ? undefined : decodeSuperblock(bytes);
+}
+
 /** The copy to show where no key is at hand. INTEGRITY where none decodes. */
 export function newestCopy(found: HeaderCopies): HeaderCopy {
   const [newest] = found.copies;

@@ -64,3 +64,14 @@ export function spellsOut(uri: string, resolvedKeyId: string): boolean {
   const key = uri.replace(/^[^:]*:\/*/, '');
   return resolvedKeyId === key || resolvedKeyId.endsWith(`/${key}`);
 }
+
+/** Whether two superblocks of one volume hold the same DEKs, wrapped in the same way by the same keys. */
+export function namesSameKeys(one: Superblock, other: Superblock): boolean {
+  const keys = ({ deks }: Superblock): string => {
+    const names = deks.map(({ id, keyUri, resolvedKeyId, keyVersion, wrapped }) => {
+      return [id, keyUri, resolvedKeyId, keyVersion, Buffer.from(wrapped).toString('hex')];
+    });
+    return JSON.stringify(names);
+  };
+  return keys(one) === keys(other);
+}
