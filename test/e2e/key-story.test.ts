@@ -112,7 +112,7 @@ it.skipIf(skipped !== undefined)(
     expect(readSuperblock(volumePath)).toMatchObject({ rewriting: true, activeDek: newest });
 
     daemon = await start();
-    expect(daemon.log().map(({ msg }) => msg)).toContain('re-encryption goes on');
+    await until('it goes on', () => daemon.log().some(({ msg }) => msg === 're-encryption goes on'));
     await load.verify(daemon);
     await load.attach(daemon);
     await untilRewritten(daemon, 'reencrypt');

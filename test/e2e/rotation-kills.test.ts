@@ -22,6 +22,8 @@ const BLOCKS = 6144;
 /** The steps around the superblock and the first checkpoint are over within this time. */
 const BEGINNING_MS = 150;
 const LOG_ERROR = 50;
+/** Of the log of the last daemon, where something fails. */
+const LOG_CHARACTERS = 4000;
 
 const CONFIG = `[tuning]
 segment_slots = 128
@@ -76,6 +78,10 @@ class Subject {
 
   get #superblock() {
     return readSuperblock(this.#scene.volumePath);
+  }
+
+  get logEnd(): string {
+    return this.#daemon.logText.slice(-LOG_CHARACTERS);
   }
 
   #newLoad(): VolumeLoad {
@@ -157,7 +163,8 @@ class Subject {
     this.moments.set(moment, (this.moments.get(moment) ?? 0) + 1);
     this.kills += 1;
     this.#daemon = await this.#scene.daemon();
-    if (rewriting) expect(this.#daemon.log().map(({ msg }) => msg)).toContain('re-encryption goes on');
+    const goesOn = () => this.#daemon.log().some(({ msg }) => msg === 're-encryption goes on');
+    if (rewriting) await until('it goes on by itself', goesOn);
     await this.#load.verify(this.#daemon);
   }
 
@@ -185,7 +192,8 @@ it.each(OPERATIONS)(
         await subject.prepare();
         await subject.round();
       } catch (error) {
-        throw new Error(`after ${subject.kills} kills, SEALBD_TEST_SEED=${seed}`, { cause: error });
+        const where = `after ${subject.kills} kills, SEALBD_TEST_SEED=${seed}`;
+      throw new Error(`${where}\n${subject.logEnd}`, { cause: error });
       }
     }
     console.log(Object.fromEntries(subject.moments));
