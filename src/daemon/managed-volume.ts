@@ -148,6 +148,7 @@ export class ManagedVolume {
       await this.look();
       const { store, providers, pins, log, clock } = this.#options;
       header = await VolumeHeader.open({ store, providers, pins, log });
+      this.#noteProven(header.superblock);
       this.noteKey('valid', undefined);
       const identity = { name: this.name, ...identityOf(header) };
       const device = await this.#options.engine.open({ ...identity, store, clock, log, fresh: false });

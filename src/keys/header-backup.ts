@@ -11,9 +11,23 @@ import { formatUuid } from '../base/random.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { addon } from '../native/addon.js';
 import type { Store } from '../store/store.js';
-import { newestCopy, readHeaderCopies, writeHeaderCopies } from './header-copies.js';
-import { type HeaderPins, unwrapHeader } from './header-unwrap.js';
-import { type DecodedSuperblock, decodeSuperblock, UUID_BYTES } from './superblock.js';
+import { type DekRing, withKeys } from './dek-ring.js';
+import {
+  type HeaderCopies,
+  newestCopy,
+  readHeaderCopies,
+  replaceHeaderCopies,
+  writeHeaderCopies,
+} from './header-copies.js';
+import { assertAuthentic, type HeaderPins, unwrapHeader } from './header-unwrap.js';
+import { markExposed, type RewrapTarget } from './rewrap.js';
+import {
+  type DecodedSuperblock,
+  decodeSuperblock,
+  encodeSuperblock,
+  type Superblock,
+  UUID_BYTES,
+} from './superblock.js';
 
 const MAGIC = 'SBDHDR1\n';
 const VERSION = 1;
@@ -56,6 +70,12 @@ export interface RestoreHeaderOptions {
   readonly force: boolean;
 }
 
+export interface Restored {
+  /** What was there, as far as it could be read. */
+  readonly before: Superblock | undefined;
+  readonly after: Superblock;
+}
+
 /**
  * Puts a backed-up superblock in place of both copies. The volume must not be open.
  *
@@ -64,8 +84,9 @@ export interface RestoreHeaderOptions {
  *   can't be forced.
  * - A superblock of a higher generation that decodes is replaced with `force` only: it may hold newer DEKs, and
  *   what was written under them would be lost.
+ * - A DEK that was exposed since the backup stays so: it is wrapped anew, with the mark, by the key that the backup names.
  */
-export async function restoreHeader(options: RestoreHeaderOptions): Promise<void> {
+export async function restoreHeader(options: RestoreHeaderOptions): Promise<Restored> {
   const bytes = decodeHeaderBackup(options.file);
   const backup = decodeSuperblock(bytes);
   await assertSameVolume(options.store, backup);
@@ -78,9 +99,67 @@ export async function restoreHeader(options: RestoreHeaderOptions): Promise<void
       `the volume has a good superblock of generation ${present.generation}, the backup is of ${generation}; --force replaces it`,
     );
   }
+  const exposed = exposedSince(backup.superblock, found);
   const ring = await unwrapHeader(backup, options.providers, options.pins);
-  ring.revoke();
-  await writeHeaderCopies(options.store, bytes);
+  try {
+    if (exposed.size === 0) {
+      await writeHeaderCopies(options.store, bytes);
+      return { before: present, after: backup.superblock };
+    }
+    const target = new RestoredHeader(options.store, backup.superblock, ring, present);
+    await markExposed(target, exposed, { providers: options.providers, clock: options.providers.clock });
+    return { before: present, after: target.superblock };
+  } finally {
+    ring.revoke();
+  }
+}
+
+/** DEKs that a copy on the disk calls exposed and the backup does not. The check value tells them from others of the same id. */
+function exposedSince({ deks }: Superblock, { copies }: HeaderCopies): Set<number> {
+  const known = copies.flatMap((copy) => copy.decoded.superblock.deks).filter((dek) => dek.exposed);
+  const since = deks.filter((dek) => {
+    const same = known.filter(
+      ({ id, checkValue }) => id === dek.id && bytesEqual(checkValue, dek.checkValue),
+    );
+    return !dek.exposed && same.length > 0;
+  });
+  return new Set(since.map((dek) => dek.id));
+}
+
+/** A backed-up superblock that is changed on its way into the two copies; its generation is above what is there. */
+class RestoredHeader implements RewrapTarget {
+  superblock: Superblock;
+  readonly #store: Store;
+  readonly #ring: DekRing;
+  readonly #generation: number;
+
+  constructor(store: Store, backup: Superblock, ring: DekRing, present: Superblock | undefined) {
+    this.superblock = backup;
+    this.#store = store;
+    this.#ring = ring;
+    this.#generation = Math.max(backup.generation, present?.generation ?? 0) + 1;
+  }
+
+  get deks(): DekRing['handles'] {
+    return this.#ring.handles;
+  }
+
+  async update(
+    change: Partial<Superblock>,
+    prove: (written: Superblock) => Promise<void> = async () => undefined,
+  ): Promise<void> {
+    const next = { ...this.superblock, ...change, generation: this.#generation };
+    const bytes = withKeys(this.deks, (keyOf) => encodeSuperblock(next, keyOf));
+    await replaceHeaderCopies(this.#store, bytes, {
+      prove: async (written) => {
+        assertAuthentic(written, this.deks);
+        await prove(written.superblock);
+      },
+      committed: () => {
+        this.superblock = next;
+      },
+    });
+  }
 }
 
 const CHECKPOINT_MAGIC = Buffer.from('SBDCKP1\n');

@@ -20,30 +20,72 @@ import { ask } from './key-answer.js';
 import type { DekRecord, Superblock } from './superblock.js';
 import type { VolumeHeader } from './volume-header.js';
 
-const PRESENT_KEY = 'nothing was changed, since the key in use now must be usable for that';
-const NEW_WRAP = 'nothing was changed, since the new wrap of the DEK does not open';
+const PRESENT_KEY = 'the DEKs stay where they are, since the key in use now must be usable for that';
+const NEW_WRAP = 'the DEKs stay where they are, since the new wrap of one does not open';
 
 export interface KeyServices {
   readonly providers: KeyProviders;
   readonly clock: Clock;
 }
 
-/** USAGE where the URI is malformed, a KmsError where one of the keys can't be used: then nothing has changed. */
-export async function moveToKey(header: VolumeHeader, keyUri: string, services: KeyServices): Promise<void> {
-  await replaceWraps(header, services, () => keyUri);
+/** A superblock with its DEKs unwrapped, and the way to replace it. */
+export type RewrapTarget = Pick<VolumeHeader, 'superblock' | 'deks' | 'update'>;
+
+interface Rewrap {
+  /** Which DEKs are wrapped anew. */
+  readonly concerns: (dek: DekRecord) => boolean;
+  readonly targetOf: (dek: DekRecord) => string;
+  /** Throws where the key that did it is not the right one. */
+  readonly judge: (dek: DekRecord, resolvedKeyId: string) => void;
+  readonly expose: boolean;
+}
+
+/**
+ * USAGE where the URI is malformed, a KmsError where one of the keys can't be used: then nothing has changed, except that
+ * on the way to a `local:` key the DEKs may be marked as exposed already.
+ */
+export async function moveToKey(header: RewrapTarget, keyUri: string, services: KeyServices): Promise<void> {
+  const { providers, clock } = services;
+  const unmarked = header.superblock.deks.filter((dek) => !dek.exposed);
+  if (providers.exposes(keyUri) && unmarked.length > 0) {
+    // Nothing is marked for the sake of a key that is not there.
+    await ask(clock, providers.open(keyUri).describe());
+    await markExposed(header, new Set(unmarked.map((dek) => dek.id)), services);
+  }
+  const anyKey = () => undefined;
+  const move = { concerns: () => true, targetOf: () => keyUri, judge: anyKey, expose: false };
+  await replaceWraps(header, services, move);
+}
+
+/**
+ * Marks DEKs as exposed under the key that wraps them now, for good. A wrap by a key that lies beside the data gives a DEK
+ * away from the moment it is on the disk, whatever becomes of the move; so this is durable before that is written.
+ */
+export async function markExposed(
+  header: RewrapTarget,
+  ids: ReadonlySet<number>,
+  services: KeyServices,
+): Promise<void> {
+  await replaceWraps(header, services, {
+    concerns: (dek) => ids.has(dek.id),
+    targetOf: (dek) => dek.keyUri,
+    judge: assertSameKey,
+    expose: true,
+  });
 }
 
 /**
  * The same keys, newest version. CONFLICT where a URI is an alias that names another key now: moving there is to be asked
  * for.
  */
-export async function rewrapUnderSameKey(header: VolumeHeader, services: KeyServices): Promise<void> {
+export async function rewrapUnderSameKey(header: RewrapTarget, services: KeyServices): Promise<void> {
   const { deks } = header.superblock;
   for (const uri of new Set(deks.map((dek) => dek.keyUri))) {
     const { resolvedKeyId } = await ask(services.clock, openRecorded(services.providers, uri).describe());
     for (const dek of deks) if (dek.keyUri === uri) assertSameKey(dek, resolvedKeyId);
   }
-  await replaceWraps(header, services, (dek) => dek.keyUri, assertSameKey);
+  const same = { concerns: () => true, targetOf: (dek: DekRecord) => dek.keyUri, judge: assertSameKey };
+  await replaceWraps(header, services, { ...same, expose: false });
 }
 
 function assertSameKey({ keyUri, resolvedKeyId }: DekRecord, namedNow: string): void {
@@ -54,19 +96,12 @@ function assertSameKey({ keyUri, resolvedKeyId }: DekRecord, namedNow: string): 
   );
 }
 
-async function replaceWraps(
-  header: VolumeHeader,
-  services: KeyServices,
-  targetOf: (dek: DekRecord) => string,
-  judge: (dek: DekRecord, resolvedKeyId: string) => void = () => undefined,
-): Promise<void> {
+async function replaceWraps(header: RewrapTarget, services: KeyServices, rewrap: Rewrap): Promise<void> {
   const { deks, uuid } = header.superblock;
   const next: DekRecord[] = [];
   for (const dek of deks) {
-    const handle = header.deks.get(dek.id)!;
-    const rewrapped = await rewrapDek(dek, handle, uuid, targetOf(dek), services);
-    judge(dek, rewrapped.resolvedKeyId);
-    next.push(rewrapped);
+    const isConcerned = rewrap.concerns(dek);
+    next.push(isConcerned ? await rewrapDek(dek, header.deks.get(dek.id)!, uuid, rewrap, services) : dek);
   }
   await header.update({ deks: next }, (written) => proveWraps(written, header.deks, services));
 }
@@ -75,17 +110,19 @@ async function rewrapDek(
   dek: DekRecord,
   handle: KeyHandle,
   uuid: Uint8Array,
-  keyUri: string,
+  { targetOf, judge, expose }: Rewrap,
   { providers, clock }: KeyServices,
 ): Promise<DekRecord> {
+  const keyUri = targetOf(dek);
   const to = providers.open(keyUri);
   const from = openRecorded(providers, dek.keyUri);
   const fromContext = contextOf(dek, uuid);
   const present = await usableWrap(dek, handle, from, fromContext, clock);
   // Once exposed, always exposed: a copy of the directory from the time under `local:` opens it for ever.
-  const exposed = dek.exposed || providers.exposes(keyUri);
+  const exposed = dek.exposed || expose || providers.exposes(keyUri);
   const context = { ...fromContext, exposed };
   const { blob: wrapped, ...key } = await ask(clock, to.rewrap(present, from, fromContext, context));
+  judge(dek, key.resolvedKeyId);
   return { ...dek, exposed, keyUri, ...key, wrapped };
 }
 
