@@ -8,7 +8,7 @@ import { sleep } from '../base/clock.js';
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import { STOP_DEADLINE_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
-import { newestCopy, readHeaderCopies } from '../keys/header-copies.js';
+import { explainDisagreement, newestCopy, readHeaderCopies } from '../keys/header-copies.js';
 import { type HeaderPins, unwrapHeader } from '../keys/header-unwrap.js';
 import { answerOf, checkDeks, type KeyAnswer } from '../keys/key-answer.js';
 import type { Superblock } from '../keys/superblock.js';
@@ -256,14 +256,15 @@ export class ManagedVolume {
         ? checkDeks(open.header.superblock, deks, providers, clock)
         : answer;
     }
+    const found = await readHeaderCopies(store);
     try {
-      const { decoded } = newestCopy(await readHeaderCopies(store));
+      const { decoded } = newestCopy(found);
       const ring = await unwrapHeader(decoded, providers, pins);
       ring.revoke();
       this.#noteProven(decoded.superblock);
       return { kind: 'valid' };
     } catch (error) {
-      return answerOf(error);
+      return answerOf(explainDisagreement(found, error));
     }
   }
 

@@ -1,6 +1,7 @@
 /** The two copies of a superblock as they lie in the store: read, judged without a key, replaced in order. */
 import { bytesEqual } from '../base/bytes.js';
 import { messageOf, SealbdError } from '../base/errors.js';
+import { KmsError } from '../kms/provider.js';
 import type { Store } from '../store/store.js';
 import { type DecodedSuperblock, decodeSuperblock } from './superblock.js';
 
@@ -53,6 +54,23 @@ export function newestCopy(found: HeaderCopies): HeaderCopy {
   if (newest === undefined)
     throw new SealbdError('INTEGRITY', `no usable superblock: ${found.problems.join('; ')}`);
   return newest;
+}
+
+/**
+ * The same error of a key service; where the copies name different keys, its message tells: one of them is out of date, or
+ * forged, and the newer one was asked about, since an older one must not bring back a key that was replaced.
+ */
+export function explainDisagreement({ copies }: HeaderCopies, error: unknown): unknown {
+  const keysOf = ({ decoded }: HeaderCopy): string => {
+    const uris = decoded.superblock.deks.map((dek) => dek.keyUri);
+    return uris.length === 0 ? 'no key' : [...new Set(uris)].join(' and ');
+  };
+  if (!(error instanceof KmsError) || new Set(copies.map(keysOf)).size < 2) return error;
+  const claims = copies.map((copy) => {
+    return `${copy.name}, of generation ${copy.decoded.superblock.generation}, names ${keysOf(copy)}`;
+  });
+  const problem = `the copies of the superblock disagree about the key: ${claims.join('; ')}`;
+  return new KmsError(error.kind, `${error.message} (${problem})`, error);
 }
 
 /** Copy 2 is replaced only after copy 1 is durable. */

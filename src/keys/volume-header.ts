@@ -15,6 +15,7 @@ import type { Store } from '../store/store.js';
 import { DekRing, withKeys } from './dek-ring.js';
 import {
   discardCandidate,
+  explainDisagreement,
   type HeaderCopies,
   readHeaderCopies,
   repairHeaderCopies,
@@ -122,7 +123,7 @@ export class VolumeHeader {
           log.error({ reason: failure.message }, 'passed over a superblock copy');
         return await VolumeHeader.#repaired(store, found, copy, ring, log);
       } catch (error) {
-        if (!isSealbdError(error, 'INTEGRITY')) throw error;
+        if (!isSealbdError(error, 'INTEGRITY')) throw explainDisagreement(found, error);
         failures.push(error);
         if (error instanceof KmsError) ofKey = copy.decoded.superblock.generation;
       }
@@ -299,9 +300,9 @@ function encode(superblock: Superblock, ring: DekRing): Buffer {
 }
 
 /** A wrong key is told apart from damaged bytes, whatever else failed. */
-function failureOf(found: HeaderCopies, failures: readonly SealbdError[]): SealbdError {
+function failureOf(found: HeaderCopies, failures: readonly SealbdError[]): unknown {
   const ofKey = failures.find((failure) => failure instanceof KmsError);
-  if (ofKey !== undefined) return ofKey;
+  if (ofKey !== undefined) return explainDisagreement(found, ofKey);
   const reasons = [...failures.map((failure) => failure.message), ...found.problems];
   return new SealbdError('INTEGRITY', `no usable superblock: ${[...new Set(reasons)].join('; ')}`);
 }
