@@ -5,12 +5,18 @@
 
 #include <atomic>
 
+#include "keys/wipe.h"
+
 namespace sealbd {
 namespace {
 
 std::atomic<bool> lock_required{false};
 std::atomic<bool> all_locked{true};
 std::atomic<size_t> mapped{0};
+
+size_t page_bytes() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
+
+size_t in_pages(size_t bytes) { return (bytes + page_bytes() - 1) / page_bytes() * page_bytes(); }
 
 // A child of fork(2) must not see keys: its copy reads as zeros, or, on kernels before 4.14, is not there at all.
 bool hide_from_children(void* at, size_t size) {
@@ -22,8 +28,8 @@ bool hide_from_children(void* at, size_t size) {
 void secure_memory_require_locked(bool required) { lock_required.store(required); }
 
 uint8_t* secure_map(size_t bytes) {
-  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  const size_t size = (bytes + page - 1) / page * page;
+  const size_t page = page_bytes();
+  const size_t size = in_pages(bytes);
   // The whole range starts out inaccessible; the middle is opened, the two guard pages never are.
   void* const whole = mmap(nullptr, size + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (whole == MAP_FAILED) return nullptr;
@@ -42,6 +48,14 @@ uint8_t* secure_map(size_t bytes) {
   }
   mapped.fetch_add(size);
   return middle;
+}
+
+void secure_unmap(uint8_t* memory, size_t bytes) {
+  const size_t page = page_bytes();
+  const size_t size = in_pages(bytes);
+  wipe(memory, size);
+  munmap(memory - page, size + 2 * page);
+  mapped.fetch_sub(size);
 }
 
 SecureMemoryState secure_memory_state() { return {all_locked.load(), mapped.load()}; }

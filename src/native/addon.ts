@@ -97,6 +97,13 @@ export interface Addon {
   secureMemoryRequireLocked(required: boolean): void;
   /** Maps the first memory of both tables where that has not happened yet; KEY_MEMORY where it cannot be had. */
   secureMemory(): SecureMemoryStatus;
+  /**
+   * Zeroed memory for a secret on its way, such as slots have: locked, guarded, out of core dumps and of children. Up to
+   * 16 MiB. KEY_MEMORY where it can't be had. Wiped and given back once nothing refers to it; secretRelease is sooner.
+   */
+  secretCreate(sizeBytes: number): ArrayBuffer;
+  /** Wipes and detaches: views of it are empty from then on. EINVAL where it is not of secretCreate, nothing the second time. */
+  secretRelease(buffer: ArrayBufferLike): void;
   /** 256 bits from getrandom(2). */
   keyGenerate(): KeyHandle;
   /**

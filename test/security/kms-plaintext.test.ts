@@ -1,5 +1,6 @@
 /** The memory of a process that wrapped and unwrapped many DEKs by AWS KMS. Needs `npm run build`. */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { type AddressInfo, connect } from 'node:net';
 import { join } from 'node:path';
@@ -51,6 +52,25 @@ const OURS = `
   setInterval(() => undefined, 1000);
 `;
 
+/** Prints a DEK's wrap, waits for a line, and asks for another wrap of it. Ends with the outcome on a line, and stays. */
+const ASKED_TWICE = `
+  import { once } from 'node:events';
+  const { KeyProviders } = await import(process.env.DIST + '/kms/registry.js');
+  const { addon } = await import(process.env.DIST + '/native/addon.js');
+  const { systemClock: clock } = await import(process.env.DIST + '/base/clock.js');
+  const { nullLogger: log } = await import(process.env.DIST + '/base/log.js');
+  const { systemRandom: random } = await import(process.env.DIST + '/daemon/random.js');
+  const providers = new KeyProviders({ dataDirectory: '/nonexistent', clock, random, log });
+  const provider = providers.open(process.env.KEY_URI);
+  const context = { volumeUuid: new Uint8Array(16).fill(${VOLUME[0]}), dekId: 1, exposed: false };
+  const dek = addon.keyGenerate();
+  const { blob } = await provider.wrap(dek, context);
+  console.log(JSON.stringify(Buffer.from(blob).toString('base64')));
+  await once(process.stdin, 'data');
+  await provider.wrap(dek, context).then(() => console.log('"wrapped"'), () => console.log('"failed"'));
+  setInterval(() => undefined, 1000);
+`;
+
 /** The same question, asked with the SDK alone. */
 const SDK_ALONE = `
   const { KMSClient, DecryptCommand } = await import('@aws-sdk/client-kms');
@@ -69,7 +89,7 @@ async function run(
   const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
     cwd: join(DIST, '..'),
     env: { ...Object.fromEntries(inherited), ...env },
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['pipe', 'pipe', 'inherit'],
   });
   onTestFinished(() => void child.kill('SIGKILL'));
   let text = '';
@@ -158,6 +178,37 @@ describe('a process that uses AWS KMS', () => {
       );
       expect(hits.filter(({ flags }) => !flags.includes('lo'))).toEqual([]);
       expect(hits.filter(({ name }) => !name.startsWith('the DEK in use'))).toEqual([]);
+    });
+  }
+
+  for (const protocol of ['http', 'https'] as const) {
+    const title = `has the DEK of a request under way in locked memory alone, and in its slot after that, over ${protocol}`;
+    it.skipIf(protocol === 'https' && !hasProgram('openssl'))(title, async () => {
+      const kms = await KmsFake.start();
+      onTestFinished(() => kms.stop());
+      const key = kms.createKey();
+      const settings = { ...kms.environment(), ...(protocol === 'https' ? await tlsInFront(kms) : {}) };
+      const { child, said } = await run(ASKED_TWICE, { ...settings, DIST, KEY_URI: `awskms:///${key.arn}` });
+      const [dek] = await unwrapHere(kms, [said as string]);
+      const scan = () => scanProcess(child.pid!, needlesOf('DEK', dek));
+      const inSlot = scan();
+      expect(inSlot.map(({ name }) => name)).toEqual(['DEK, raw', 'DEK, second half']);
+
+      kms.inject('hang', { operations: ['Encrypt'] });
+      kms.clearRequests();
+      child.stdin!.write('go\n');
+      await expect.poll(() => kms.requests.length, { timeout: 30_000 }).toBeGreaterThan(0);
+      const underWay = scan();
+      // The scan sees the request.
+      expect(underWay.map(({ name }) => name)).toContain('DEK, base64');
+      for (const { name, flags } of underWay) {
+        expect(flags, name).toEqual(expect.arrayContaining(['lo', 'dd', 'wf']));
+      }
+
+      child.stdout!.removeAllListeners('data');
+      const [outcome] = (await once(child.stdout!, 'data')) as [string];
+      expect(outcome).toBe('"failed"\n');
+      expect(scan()).toEqual(inSlot);
     });
   }
 

@@ -13,6 +13,7 @@ import {
 } from '../../base/limits.js';
 import type { Logger } from '../../base/log.js';
 import type { KmsEnvironment } from '../provider.js';
+import { releaseAnswers } from './answers.js';
 import { credentialSources } from './credential-sources.js';
 import { AwsKmsError, awsErrorOf, credentialsErrorOf, isOfCredentialSource } from './errors.js';
 import { SecretHttpHandler } from './http-handler.js';
@@ -162,6 +163,7 @@ export class AwsClients {
         ignoreCache: true,
       };
       entry = { client: new sdk.KMSClient(config), abandon: undefined };
+      releaseAnswers(entry.client);
       this.#clients.set(region, entry);
     }
     return entry;

@@ -12,7 +12,7 @@ import {
   KMS_CONNECTIONS_MAX,
 } from '../../base/limits.js';
 import { addon } from '../../native/addon.js';
-import { secretBuffer } from '../../native/secret-buffer.js';
+import { releaseSecret, secretBuffer } from '../../native/secret-buffer.js';
 import type { KmsEnvironment } from '../provider.js';
 import { AwsKmsError } from './errors.js';
 import { isLoopback, SecretSocket } from './secret-socket.js';
@@ -36,7 +36,7 @@ export interface Answer {
   readonly statusCode: number;
   readonly reason: string | undefined;
   readonly headers: Record<string, string>;
-  /** secretBuffer memory; whoever takes a secret out of it overwrites it there. */
+  /** secretBuffer memory, which whoever gets it releases. */
   readonly body: Buffer;
 }
 
@@ -191,12 +191,14 @@ function bodyOf({ body }: OutgoingRequest): Buffer | string | undefined {
 }
 
 function collect(incoming: IncomingMessage): Promise<Answer> {
-  const body = secretBuffer(KMS_ANSWER_BYTES_MAX);
+  const body = secretBuffer(Math.min(declaredBytes(incoming), KMS_ANSWER_BYTES_MAX));
   let length = 0;
   return new Promise<Answer>((resolve, reject) => {
     // The socket's own bound is on head and body, so the body fits.
     incoming.on('data', (chunk: Buffer) => {
-      length += chunk.copy(body, length);
+      const copied = chunk.copy(body, length);
+      length += copied;
+      if (copied < chunk.length) incoming.destroy(new Error('an answer longer than its head says'));
       addon.wipe(chunk);
     });
     incoming.on('error', reject);
@@ -211,9 +213,15 @@ function collect(incoming: IncomingMessage): Promise<Answer> {
       resolve(answer);
     });
   }).catch((error: unknown) => {
-    addon.wipe(body);
+    releaseSecret(body);
     throw error;
   });
+}
+
+/** Infinity where the head does not say: it ends in chunks, or with the connection. */
+function declaredBytes({ headers }: IncomingMessage): number {
+  const length = headers['content-length'];
+  return length !== undefined && /^[0-9]{1,9}$/.test(length) ? Number(length) : Number.POSITIVE_INFINITY;
 }
 
 function headersOf(incoming: IncomingMessage): Record<string, string> {

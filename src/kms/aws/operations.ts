@@ -62,7 +62,7 @@ export class AwsOperations {
         EncryptionContext: encryptionContext(context),
       });
       const send = () => client.send(command, { abortSignal: signal });
-      const output = await judgedByState(call, action, [keyId], () => sendingKey(command, dek, send));
+      const output = await judgedByState(call, action, [keyId], () => sendingKey(command, dek, signal, send));
       return {
         blob: blobOf(output.CiphertextBlob, action),
         key: arnOf(output.KeyId, action),

@@ -1,14 +1,15 @@
 /**
  * A DEK on its way to and from KMS. The SDK would make strings of it. So it never sees one:
  *
- * - Encrypt: the SDK writes the request around 32 zero bytes. The finished bytes are copied to a buffer, where the
- *   addon writes the key over them. That is what is signed and sent, and wiped when the request is over.
+ * - Encrypt: the SDK writes the request around 32 zero bytes. Each attempt copies the finished bytes to a buffer, where the
+ *   addon writes the key over them. That is what is signed and sent, and wiped with the end of the attempt: between two
+ *   there is none.
  * - Decrypt: the answer is a buffer, in which the addon takes the key out of the text before the SDK parses it.
  */
 import type { DecryptCommand, EncryptCommand } from '@aws-sdk/client-kms';
 import { errnoOf, isSealbdError } from '../../base/errors.js';
 import { addon, type KeyHandle } from '../../native/addon.js';
-import { secretBuffer } from '../../native/secret-buffer.js';
+import { releaseSecret, secretBuffer } from '../../native/secret-buffer.js';
 import { KmsError } from '../provider.js';
 import { secretFields, type TextRange } from '../secret-fields.js';
 import type { Answer } from './http-handler.js';
@@ -19,41 +20,50 @@ const NO_KEY_TEXT = Buffer.from(NO_KEY).toString('base64');
 const FIELD = 'Plaintext';
 const PADDING = 0x3d;
 
-/** Runs `send`, which sends `command` (its Plaintext must be `NO_KEY`), with `dek` in its request. */
+/** Runs `send`, which sends `command` (its Plaintext must be `NO_KEY`) until `signal`, with `dek` in each attempt. */
 export async function sendingKey<T>(
   command: EncryptCommand,
   dek: KeyHandle,
+  signal: AbortSignal,
   send: () => Promise<T>,
 ): Promise<T> {
-  let body: Buffer | undefined;
-  command.middlewareStack.add(
-    (next) => (args) => {
-      const request = args.request as { body: unknown };
-      body = bodyWithKey(request.body, dek);
-      request.body = body;
-      return next(args);
-    },
-    // The body is written by then, and not yet measured or signed. All attempts send the same one.
-    { step: 'build', name: 'sealbdSendKey', priority: 'high' },
+  command.middlewareStack.addRelativeTo(
+    <A extends { request?: unknown }, R>(next: (args: A) => Promise<R>) =>
+      async (args: A): Promise<R> => {
+        signal.throwIfAborted();
+        const request = args.request as { body: unknown };
+        const written = request.body;
+        const body = bodyWithKey(written, dek);
+        request.body = body;
+        try {
+          return await next(args);
+        } finally {
+          request.body = written;
+          releaseSecret(body);
+        }
+      },
+    // Within the retries, and before what is sent is signed.
+    { relation: 'before', toMiddleware: 'httpSigningMiddleware', name: 'sealbdSendKey' },
   );
-  try {
-    return await send();
-  } finally {
-    if (body !== undefined) addon.wipe(body);
-  }
+  return send();
 }
 
-/** `text` with the key in it. The caller wipes it. */
+/** `text` with the key in it. The caller releases it. */
 export function bodyWithKey(text: unknown, dek: KeyHandle): Buffer {
   if (!(text instanceof Uint8Array)) throw new TypeError('the SDK wrote a request that is not bytes');
   const body = secretBuffer(text.length);
-  body.set(text);
-  const [field, ...others] = secretFields(body, FIELD);
-  if (field === undefined || others.length > 0 || textOf(body, field) !== NO_KEY_TEXT) {
-    throw new TypeError('the SDK wrote a request without one place for the key');
+  try {
+    body.set(text);
+    const [field, ...others] = secretFields(body, FIELD);
+    if (field === undefined || others.length > 0 || textOf(body, field) !== NO_KEY_TEXT) {
+      throw new TypeError('the SDK wrote a request without one place for the key');
+    }
+    addon.keyExportBase64(dek, body, field.start);
+    return body;
+  } catch (error) {
+    releaseSecret(body);
+    throw error;
   }
-  addon.keyExportBase64(dek, body, field.start);
-  return body;
 }
 
 /** Runs `send`, which sends `command`, and returns what it gives with the key of the answer, which the caller owns. */
@@ -70,8 +80,14 @@ export async function receivingKey<T>(
       // What the SDK takes for an error holds no key.
       if (answer.statusCode >= 300) return result;
       // Nobody would release the key of an answer that comes after the request was given up.
-      if (signal.aborted) addon.wipe(answer.body);
-      else key = takeKey(answer.body);
+      if (signal.aborted) {
+        addon.wipe(answer.body);
+        return result;
+      }
+      // One of an attempt before this, after which the SDK still saw fit to ask again.
+      if (key !== undefined) addon.keyRelease(key);
+      key = undefined;
+      key = takeKey(answer.body);
       return result;
     },
     // After the SDK's own of this step: what this one sees comes straight from the connection.

@@ -2,7 +2,8 @@
  * A TCP or TLS connection whose bytes can be wiped, for one exchange. `node:http` speaks over it as over any stream.
  *
  * Node's own sockets leave copies of what they carry in freed memory. Here the kernel (or TLS) reads into one buffer,
- * `onread`, which is wiped after each read; what is handed on are copies, wiped with the end of the connection. To
+ * `onread`, which is wiped after each read; what is handed on are copies, wiped with the end of the connection. All of it
+ * is memory such as keys have. To
  * write, one chunk goes at a time, and none before TLS is established: only then does Node encrypt a chunk where it
  * lies, else it makes a copy of its own.
  */
@@ -10,7 +11,7 @@ import { BlockList, connect as connectTcp, isIP, type OnReadOpts, type Socket } 
 import { Duplex } from 'node:stream';
 import { type ConnectionOptions, connect as connectTls, type SecureContext } from 'node:tls';
 import { addon } from '../../native/addon.js';
-import { secretBuffer } from '../../native/secret-buffer.js';
+import { releaseSecret, secretBuffer } from '../../native/secret-buffer.js';
 
 const READ_BYTES = 16_384;
 
@@ -39,7 +40,9 @@ export class SecretSocket extends Duplex {
   readonly #socket: Socket;
   readonly #connected: Promise<void>;
   readonly #readBuffer = secretBuffer(READ_BYTES);
-  readonly #received: Buffer[] = [];
+  /** Copies of what arrived lie one after another in the last of these. */
+  readonly #blocks: Buffer[] = [];
+  #room = 0;
   readonly #receiveBytesMax: number;
   #receivedBytes = 0;
 
@@ -77,8 +80,11 @@ export class SecretSocket extends Duplex {
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     this.#socket.destroy();
-    for (const chunk of this.#received) addon.wipe(chunk);
+    for (const block of this.#blocks) releaseSecret(block);
     addon.wipe(this.#readBuffer);
+    // Until the handle is closed, Node has the address of this one.
+    if (this.#socket.closed) releaseSecret(this.#readBuffer);
+    else this.#socket.once('close', () => releaseSecret(this.#readBuffer));
     done(error);
   }
 
@@ -86,9 +92,7 @@ export class SecretSocket extends Duplex {
     const arrived = this.#readBuffer.subarray(0, bytes);
     this.#receivedBytes += bytes;
     if (this.#receivedBytes <= this.#receiveBytesMax && !this.destroyed) {
-      const chunk = secretBuffer(bytes);
-      chunk.set(arrived);
-      this.#received.push(chunk);
+      const chunk = this.#copyOf(arrived);
       addon.wipe(arrived);
       this.push(chunk);
     } else {
@@ -96,6 +100,19 @@ export class SecretSocket extends Duplex {
       this.destroy(new Error(`an answer of more than ${this.#receiveBytesMax} bytes`));
     }
     return true;
+  }
+
+  /** `READ_BYTES` are in a block, so one arrival fits into a new one. */
+  #copyOf(arrived: Buffer): Buffer {
+    if (this.#room < arrived.length) {
+      this.#blocks.push(secretBuffer(READ_BYTES));
+      this.#room = READ_BYTES;
+    }
+    const block = this.#blocks[this.#blocks.length - 1];
+    const start = READ_BYTES - this.#room;
+    block.set(arrived, start);
+    this.#room -= arrived.length;
+    return block.subarray(start, start + arrived.length);
   }
 }
 

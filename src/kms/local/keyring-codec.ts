@@ -9,7 +9,7 @@
 import { z } from 'zod';
 import { SealbdError } from '../../base/errors.js';
 import { addon, type KeyHandle } from '../../native/addon.js';
-import { secretBuffer } from '../../native/secret-buffer.js';
+import { releaseSecret, secretBuffer } from '../../native/secret-buffer.js';
 import { secretFields } from '../secret-fields.js';
 
 export const KEY_TEXT_BYTES = 44;
@@ -70,17 +70,22 @@ export function decodeKeyring(text: Buffer): LocalKey[] {
   }
 }
 
-/** The file's text with the keys in it. The caller wipes it. */
+/** The file's text with the keys in it. The caller releases it. */
 export function encodeKeyring(keys: readonly LocalKey[]): Buffer {
   const entries = keys.map(({ name, id, createdAt }) => ({ name, id, createdAt, key: MASK }));
   const masked = `${JSON.stringify({ warning: WARNING, version: 1, keys: entries }, null, 2)}\n`;
   const text = secretBuffer(Buffer.byteLength(masked));
-  text.write(masked);
-  const starts = keyFields(text);
-  keys.forEach((key, i) => {
-    addon.keyExportBase64(key.handle, text, starts[i]);
-  });
-  return text;
+  try {
+    text.write(masked);
+    const starts = keyFields(text);
+    keys.forEach((key, i) => {
+      addon.keyExportBase64(key.handle, text, starts[i]);
+    });
+    return text;
+  } catch (error) {
+    releaseSecret(text);
+    throw error;
+  }
 }
 
 /** Where the values of fields named "key" start, in file order. */

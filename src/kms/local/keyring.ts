@@ -7,7 +7,7 @@ import { dirname } from 'node:path';
 import { errnoOf, messageOf, SealbdError } from '../../base/errors.js';
 import { KEYRING_BYTES_MAX } from '../../base/limits.js';
 import { addon, type KeyHandle } from '../../native/addon.js';
-import { secretBuffer } from '../../native/secret-buffer.js';
+import { releaseSecret, secretBuffer } from '../../native/secret-buffer.js';
 import { KmsError } from '../provider.js';
 import { decodeKeyring, encodeKeyring, type LocalKey } from './keyring-codec.js';
 
@@ -82,14 +82,18 @@ export class Keyring {
     } catch (error) {
       if (error instanceof SealbdError) throw new KmsError(kind, `${this.path}: ${error.message}`, error);
       throw error;
+    } finally {
+      releaseSecret(text);
     }
   }
 
   async #readFile(): Promise<Buffer | undefined> {
     let file: fs.FileHandle | undefined;
     try {
-      file = await fs.open(this.path, constants.O_RDONLY | constants.O_NOFOLLOW);
+      // A pipe that somebody planted would hold one of Node's few threads for ever.
+      file = await fs.open(this.path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
       const stat = await file.stat();
+      if (!stat.isFile()) throw new KmsError('refused', `${this.path} is not a file`);
       if ((stat.mode & OTHERS_PERMISSIONS) !== 0) {
         const mode = (stat.mode & 0o777).toString(8).padStart(4, '0');
         throw new KmsError(
@@ -127,7 +131,7 @@ export class Keyring {
     } catch (error) {
       throw new SealbdError('FAILED', `cannot write ${this.path}: ${messageOf(error)}`, { cause: error });
     } finally {
-      addon.wipe(text);
+      releaseSecret(text);
     }
     const directory = await fs.open(dirname(this.path), constants.O_RDONLY | constants.O_DIRECTORY);
     try {
@@ -149,7 +153,7 @@ async function readWhole(file: fs.FileHandle, size: number): Promise<Buffer> {
       done += bytesRead;
     }
   } catch (error) {
-    addon.wipe(text);
+    releaseSecret(text);
     throw error;
   }
   return text.subarray(0, done);
