@@ -40,19 +40,18 @@ export async function checkDeks(
   providers: KeyProviders,
   clock: Clock,
 ): Promise<KeyAnswer> {
-  const failures: { readonly answer: Failure; readonly uri: string }[] = [];
+  const failures: { readonly answer: Failure; readonly dek: DekRecord }[] = [];
   await forEachLimited(superblock.deks, DEKS_ASKED_AT_ONCE, async (dek) => {
-    const uri = dek.keyUri;
     // A service that hangs is not waited for a thousand times.
     const unanswered = failures.filter(
-      (failure) => failure.answer.kind === 'unreachable' && failure.uri === uri,
+      (failure) => failure.answer.kind === 'unreachable' && failure.dek.keyUri === dek.keyUri,
     );
     if (unanswered.length >= DEKS_ASKED_AT_ONCE) return;
     const answer = await checkDek(dek, superblock.uuid, handles.get(dek.id), providers, clock);
-    if (answer.kind !== 'valid') failures.push({ answer, uri });
+    if (answer.kind !== 'valid') failures.push({ answer, dek });
   });
   const [worst] = failures.sort((a, b) => SEVERITY[b.answer.kind] - SEVERITY[a.answer.kind]);
-  return worst === undefined ? VALID : describe(worst.answer, worst.uri, providers, clock);
+  return worst === undefined ? VALID : describe(worst.answer, worst.dek, providers, clock);
 }
 
 async function checkDek(
@@ -63,6 +62,7 @@ async function checkDek(
   clock: Clock,
 ): Promise<KeyAnswer> {
   try {
+    if (handle === undefined) throw new Error(`DEK ${id} is in no slot`);
     const context = { volumeUuid, dekId: id, exposed };
     await ask(clock, providers.open(keyUri).check({ blob, resolvedKeyId, keyVersion }, context, handle));
     return VALID;
@@ -71,16 +71,16 @@ async function checkDek(
   }
 }
 
-/** Adds what the service knows about the key to the reason, for people: disabled, or to be deleted when. */
+/** Adds what the service knows about the key that wrapped the DEK to the reason, for people: disabled, or to be deleted when. */
 async function describe(
   answer: Failure,
-  uri: string,
+  { keyUri, resolvedKeyId }: DekRecord,
   providers: KeyProviders,
   clock: Clock,
 ): Promise<KeyAnswer> {
   if (answer.kind === 'unreachable') return answer;
   try {
-    const { detail } = await ask(clock, providers.open(uri).describe());
+    const { detail } = await ask(clock, providers.open(keyUri).describe(resolvedKeyId));
     return { kind: answer.kind, reason: `${answer.reason} (${detail})` };
   } catch {
     // The check has its answer. A key that is refused may well be hidden too.

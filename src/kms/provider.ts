@@ -56,8 +56,11 @@ export interface KeyProvider {
   readonly uri: string;
   /** Makes the key where the provider can and it is missing. Only creating a volume calls this. */
   ensure(): Promise<void>;
-  /** What the service knows about the key. Says nothing about permission to use it. */
-  describe(): Promise<KeyDescription>;
+  /**
+   * What the service knows about the key that the URI names now, or about the one that wrapped a DEK where `resolvedKeyId`
+   * is given: an alias may have been pointed elsewhere since. Says nothing about permission to use it.
+   */
+  describe(resolvedKeyId?: string): Promise<KeyDescription>;
   wrap(dek: KeyHandle, context: WrapContext): Promise<WrappedKey>;
   /** The caller owns the handle that it gets. */
   unwrap(wrapped: WrappedKey, context: WrapContext): Promise<KeyHandle>;
@@ -68,8 +71,11 @@ export interface KeyProvider {
     fromContext: WrapContext,
     context: WrapContext,
   ): Promise<WrappedKey>;
-  /** Proves that the key can be used now: a real unwrap, compared with `dek` in the addon where it is given. */
-  check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle | undefined): Promise<void>;
+  /**
+   * Proves that the key can be used now and opens the wrap to `dek`: a real unwrap, compared in the addon. Whether a wrap
+   * opens at all, to what nobody knows yet, is what unwrap says.
+   */
+  check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle): Promise<void>;
   /** Tries everything that sealbd will ask of the key, with a DEK that is thrown away. A failed step is no error. */
   probe(): Promise<ProbeReport>;
 }

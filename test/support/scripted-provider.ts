@@ -60,12 +60,12 @@ class ScriptedProvider implements KeyProvider {
 
   async ensure(): Promise<void> {}
 
-  async describe(): Promise<KeyDescription> {
+  async describe(resolvedKeyId = this.#service.resolve(this.uri)): Promise<KeyDescription> {
     this.#service.descriptions += 1;
     return {
-      resolvedKeyId: this.#service.resolve(this.uri),
+      resolvedKeyId,
       keyVersion: '1',
-      detail: 'as the script has it',
+      detail: `${resolvedKeyId}, as the script has it`,
     };
   }
 
@@ -94,10 +94,10 @@ class ScriptedProvider implements KeyProvider {
     }
   }
 
-  async check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle | undefined): Promise<void> {
+  async check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle): Promise<void> {
     const unwrapped = await this.unwrap(wrapped, context);
     try {
-      if (dek === undefined || addon.keyEquals(unwrapped, dek)) return;
+      if (addon.keyEquals(unwrapped, dek)) return;
       throw new KmsError('damaged', `DEK ${context.dekId} is another key than the one in use`);
     } finally {
       addon.keyRelease(unwrapped);

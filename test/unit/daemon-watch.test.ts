@@ -61,7 +61,7 @@ describe('a volume whose key is watched', () => {
     await watchdog.check('v');
     const volume = volumes.get('v');
     expect([volume.state, volume.keyCheck?.state]).toEqual(['key-invalid', 'invalid']);
-    expect(volume.reason).toBe('the service is refused (as the script has it)');
+    expect(volume.reason).toBe('the service is refused (scripted:a, as the script has it)');
     expect(told).toHaveLength(1);
     expect(() => device!.extents(0, 4096, 1)).toThrow(expect.objectContaining({ code: 'ESHUTDOWN' }));
     expect(jobs.list()[0].state).toBe('cancelled');

@@ -49,6 +49,7 @@ async function volumeUnder(...uris: string[]) {
   return {
     one,
     other,
+    handles,
     check: (clock: Clock = systemClock) => checkDeks(superblock, handles, providers, clock),
   };
 }
@@ -73,6 +74,22 @@ describe('the answer for a volume', () => {
       one.queue.push(...answers);
       expect(await check()).toMatchObject({ kind: 'refused', reason: expect.stringContaining('refused') });
     }
+  });
+
+  it('says what the service knows of the key that wrapped the DEK, not of the one that its URI names now', async () => {
+    const { one, check } = await volumeUnder('scripted:a');
+    one.resolve = () => 'another key';
+    one.queue.push('refused');
+    expect(await check()).toEqual({
+      kind: 'refused',
+      reason: 'the service is refused (scripted:a, as the script has it)',
+    });
+  });
+
+  it('is unreachable, and not valid, where a DEK is in no slot', async () => {
+    const { check, handles } = await volumeUnder('scripted:a', 'scripted:a');
+    handles.delete(2);
+    expect(await check()).toMatchObject({ kind: 'unreachable', reason: expect.stringContaining('DEK 2') });
   });
 
   it('is the refusal of the last of many DEKs', async () => {

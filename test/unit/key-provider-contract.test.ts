@@ -105,7 +105,6 @@ describe.each(PROVIDERS.map((kind) => [kind.scheme, kind] as const))('a key of %
       expect(unwrapped.is(dek)).toBe(true);
       unwrapped.release();
       await provider.check(wrapped, context, dek);
-      await provider.check(wrapped, context, undefined);
       await providers.open(first).check(wrapped, context, dek);
     });
   });
@@ -123,16 +122,28 @@ describe.each(PROVIDERS.map((kind) => [kind.scheme, kind] as const))('a key of %
         keyVersion: one.keyVersion,
       });
       expect(detail).not.toBe('');
+      expect(await provider.describe(one.resolvedKeyId)).toEqual({ resolvedKeyId, keyVersion, detail });
       expect((await providers.open(second).wrap(dek, context)).resolvedKeyId).not.toBe(one.resolvedKeyId);
+    });
+  });
+
+  it('never takes another DEK for the one in use', async () => {
+    const { providers, first } = await kind.open();
+    const provider = providers.open(first);
+    await withDek(async (dek) => {
+      const wrapped = await withDek((other) => provider.wrap(other, context));
+      expect((await failureOf(provider.check(wrapped, context, dek))).kind).toBe('damaged');
     });
   });
 
   it.each(OTHER_CONTEXTS)('calls a wrap for %s damaged', async (_what, other) => {
     const { providers, first } = await kind.open();
     const provider = providers.open(first);
-    const wrapped = await withDek((dek) => provider.wrap(dek, context));
-    expect((await failureOf(provider.unwrap(wrapped, other))).kind).toBe('damaged');
-    expect((await failureOf(provider.check(wrapped, other, undefined))).kind).toBe('damaged');
+    await withDek(async (dek) => {
+      const wrapped = await provider.wrap(dek, context);
+      expect((await failureOf(provider.unwrap(wrapped, other))).kind).toBe('damaged');
+      expect((await failureOf(provider.check(wrapped, other, dek))).kind).toBe('damaged');
+    });
   });
 
   it('calls every changed byte of a wrap, and a wrap cut short, damaged', async () => {

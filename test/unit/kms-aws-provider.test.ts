@@ -72,6 +72,9 @@ describe('a DEK under an awskms: key', () => {
       const failure = await failureOf(provider.unwrap(wrapped, context));
       expect(failure).toMatchObject({ kind: 'refused', message: expect.stringContaining(first.arn) });
       expect((await provider.describe()).detail).toBe(`AWS KMS: ${second.arn} is enabled`);
+      const { detail } = await provider.describe(wrapped.resolvedKeyId);
+      expect(detail).toBe(`AWS KMS: ${first.arn} is disabled`);
+      expect((await failureOf(provider.describe('alias/main'))).kind).toBe('damaged');
     });
   });
 

@@ -1,6 +1,8 @@
-import { chmodSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { encodeKeyring } from '../../src/kms/local/keyring-codec.js';
 import { KmsError, type WrapContext } from '../../src/kms/provider.js';
 import { addon } from '../../src/native/addon.js';
 import { expectNoLeakedSlots, keyProviders, temporaryDirectory } from '../support/key-fixtures.js';
@@ -74,6 +76,22 @@ describe('local: keys', () => {
     expect(await kindOf(providers.open('local:default').unwrap(wrapped, context))).toBe('refused');
   });
 
+  it('are refused, and no thread is held, where keyring.json is a pipe', async () => {
+    const { path, providers } = setup();
+    execFileSync('mkfifo', ['-m', '600', path]);
+    const provider = providers.open('local:default');
+    // As many as Node has threads for files, and more.
+    const kinds = await Promise.all(Array.from({ length: 12 }, () => kindOf(provider.describe())));
+    expect(new Set(kinds)).toEqual(new Set(['refused']));
+    await expect(provider.ensure()).rejects.toThrow(/is not a file/);
+  });
+
+  it('are refused where keyring.json is a directory', async () => {
+    const { path, providers } = setup();
+    mkdirSync(path, { mode: 0o700 });
+    expect(await kindOf(providers.open('local:default').describe())).toBe('refused');
+  });
+
   it('are refused where another key took the name', async () => {
     const { path, providers } = setup();
     const { dek, wrapped } = await wrapOne(providers);
@@ -116,6 +134,22 @@ describe('keyring.json', () => {
     await providers.open('local:default').ensure();
     expect(statSync(path).mode & 0o777).toBe(0o600);
     expect(JSON.parse(readFileSync(path, 'utf8')).warning).toMatch(/NOT protected/);
+  });
+
+  it('leaves no text behind where a key of it cannot be written', async () => {
+    const [whole, gone] = [addon.keyGenerate(), addon.keyGenerate()];
+    addon.keyRelease(gone);
+    const entry = { id: 'x', createdAt: 'now' };
+    const before = addon.secureMemory().pagesBytes;
+    const encode = () => {
+      return encodeKeyring([
+        { ...entry, name: 'a', handle: whole },
+        { ...entry, name: 'b', handle: gone },
+      ]);
+    };
+    expect(encode).toThrow(expect.objectContaining({ code: 'KEY_STALE' }));
+    await expect.poll(() => addon.secureMemory().pagesBytes, { timeout: 30_000 }).toBeLessThanOrEqual(before);
+    addon.keyRelease(whole);
   });
 
   it.each([0o640, 0o604, 0o660])('of mode %o is refused', async (mode) => {

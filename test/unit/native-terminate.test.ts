@@ -25,6 +25,14 @@ const WORK: Readonly<Record<string, string>> = {
     const step = () => { addon.arenaFree(addon.arenaCreate(1 << 20).id); setImmediate(step); };
     step();
   `,
+  'makes memory for secrets': `
+    const step = () => {
+      const buffers = [1, 5000, 100000].map((size) => addon.secretCreate(size));
+      addon.secretRelease(buffers[1]);
+      setImmediate(step);
+    };
+    step();
+  `,
   'waits for allocations': `
     const { openSync } = require('node:fs');
     const fd = openSync('/dev/null', 'w');

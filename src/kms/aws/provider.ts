@@ -58,8 +58,12 @@ class AwsProvider implements KeyProvider {
   /** Keys are made in AWS, by who owns them. */
   async ensure(): Promise<void> {}
 
-  async describe(): Promise<KeyDescription> {
-    const facts = await this.#kms.describe(this.#key.region, this.#key.keyId);
+  async describe(resolvedKeyId?: string): Promise<KeyDescription> {
+    const wrapping = resolvedKeyId === undefined ? undefined : this.#keyOfWrap(resolvedKeyId);
+    const facts = await this.#kms.describe(
+      wrapping?.region ?? this.#key.region,
+      wrapping?.arn ?? this.#key.keyId,
+    );
     return {
       resolvedKeyId: facts.key.arn,
       keyVersion: facts.materialId ?? '',
@@ -93,10 +97,10 @@ class AwsProvider implements KeyProvider {
     }
   }
 
-  async check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle | undefined): Promise<void> {
+  async check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle): Promise<void> {
     const unwrapped = await this.unwrap(wrapped, context);
     try {
-      if (dek === undefined || addon.keyEquals(unwrapped, dek)) return;
+      if (addon.keyEquals(unwrapped, dek)) return;
       throw new KmsError(
         'damaged',
         `${this.uri} unwraps DEK ${context.dekId} to another key than the one in use`,
@@ -163,6 +167,14 @@ class AwsProvider implements KeyProvider {
 
   /** Contacts nobody: what is stored may be forged (key-uri.ts). */
   #keyThatWrapped({ resolvedKeyId, blob }: WrappedKey): KeyArn {
+    const key = this.#keyOfWrap(resolvedKeyId);
+    if (blob.length === 0 || blob.length > KMS_CIPHERTEXT_BYTES_MAX) {
+      throw new KmsError('damaged', `the DEK that ${key.arn} wrapped has ${blob.length} bytes`);
+    }
+    return key;
+  }
+
+  #keyOfWrap(resolvedKeyId: string): KeyArn {
     const key = parseKeyArn(resolvedKeyId);
     if (key === undefined) {
       throw new KmsError(
@@ -172,9 +184,6 @@ class AwsProvider implements KeyProvider {
     }
     if (!isKeyOf(this.#key, key)) {
       throw new KmsError('damaged', `${key.arn}, stored with a DEK under ${this.uri}, is not that key`);
-    }
-    if (blob.length === 0 || blob.length > KMS_CIPHERTEXT_BYTES_MAX) {
-      throw new KmsError('damaged', `the DEK that ${key.arn} wrapped has ${blob.length} bytes`);
     }
     return key;
   }

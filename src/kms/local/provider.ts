@@ -80,12 +80,15 @@ class LocalProvider implements KeyProvider {
       );
   }
 
-  describe(): Promise<KeyDescription> {
-    return this.#keyring.withKey(this.#name, (key) => ({
-      resolvedKeyId: resolved(key),
-      keyVersion: KEY_VERSION,
-      detail: `in ${this.#keyring.path} since ${key.createdAt}`,
-    }));
+  describe(resolvedKeyId?: string): Promise<KeyDescription> {
+    return this.#keyring.withKey(this.#name, (key) => {
+      if (resolvedKeyId !== undefined) this.#assertWrappedBy(key, resolvedKeyId);
+      return {
+        resolvedKeyId: resolved(key),
+        keyVersion: KEY_VERSION,
+        detail: `in ${this.#keyring.path} since ${key.createdAt}`,
+      };
+    });
   }
 
   wrap(dek: KeyHandle, context: WrapContext): Promise<WrappedKey> {
@@ -98,12 +101,7 @@ class LocalProvider implements KeyProvider {
 
   unwrap(wrapped: WrappedKey, context: WrapContext): Promise<KeyHandle> {
     return this.#keyring.withKey(this.#name, (key) => {
-      if (resolved(key) !== wrapped.resolvedKeyId) {
-        throw new KmsError(
-          'refused',
-          `${this.uri} is now another key than the one that wrapped this DEK (${wrapped.resolvedKeyId})`,
-        );
-      }
+      this.#assertWrappedBy(key, wrapped.resolvedKeyId);
       try {
         return addon.keyUnwrap(key.handle, wrapped.blob, wrapAad(context));
       } catch (error) {
@@ -115,6 +113,14 @@ class LocalProvider implements KeyProvider {
         );
       }
     });
+  }
+
+  #assertWrappedBy(key: LocalKey, resolvedKeyId: string): void {
+    if (resolved(key) === resolvedKeyId) return;
+    throw new KmsError(
+      'refused',
+      `${this.uri} is now another key than the one that wrapped this DEK (${resolvedKeyId})`,
+    );
   }
 
   async rewrap(
@@ -131,10 +137,10 @@ class LocalProvider implements KeyProvider {
     }
   }
 
-  async check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle | undefined): Promise<void> {
+  async check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle): Promise<void> {
     const unwrapped = await this.unwrap(wrapped, context);
     try {
-      if (dek === undefined || addon.keyEquals(unwrapped, dek)) return;
+      if (addon.keyEquals(unwrapped, dek)) return;
       throw new KmsError(
         'damaged',
         `${this.uri} unwraps DEK ${context.dekId} to another key than the one in use`,
