@@ -51,8 +51,13 @@ export interface AdminBackend {
   /** Of every key that a volume depends on, or of one. */
   keyUsage(keyUri: string | undefined): Promise<KeyUsage[]>;
   /** `name` is that of a local: key, or of a volume under one. */
-  exportLocalKey(name: string, passphrase: string): Promise<{ name: string; file: string }>;
-  importLocalKey(name: string, passphrase: string, file: string): Promise<{ name: string; added: boolean }>;
+  exportLocalKey(name: string, passphrase: string, caller: Caller): Promise<{ name: string; file: string }>;
+  importLocalKey(
+    name: string,
+    passphrase: string,
+    file: string,
+    caller: Caller,
+  ): Promise<{ name: string; added: boolean }>;
 
   listJobs(): JobInfo[];
   job(id: string): JobInfo;

@@ -200,14 +200,14 @@ function addKeyRoutes(add: Add, backend: AdminBackend): void {
     url: '/v1/local-keys/:id/export',
     body: passphraseSchema,
     answer: keyFileSchema,
-    run: (body, name) => backend.exportLocalKey(name, body.passphrase),
+    run: (body, name, caller) => backend.exportLocalKey(name, body.passphrase, caller),
   });
   add({
     method: 'POST',
     url: '/v1/local-keys/:id/import',
     body: importKeySchema,
     answer: importedKeySchema,
-    run: (body, name) => backend.importLocalKey(name, body.passphrase, body.file),
+    run: (body, name, caller) => backend.importLocalKey(name, body.passphrase, body.file, caller),
   });
 }
 

@@ -18,6 +18,7 @@ import type { Watchdog } from '../keys/watchdog.js';
 import type { NbdServerStats } from '../nbd/server.js';
 import type { EngineStats } from './engine.js';
 import type { Jobs } from './jobs.js';
+import type { KeyAudit } from './key-audit.js';
 import type { KeyOperations } from './key-operations.js';
 import type { LocalKeys } from './local-keys.js';
 import type { ManagedVolume } from './managed-volume.js';
@@ -47,6 +48,7 @@ export interface DaemonParts {
   readonly files: VolumeFiles;
   readonly jobs: Jobs;
   readonly keys: KeyOperations;
+  readonly audit: KeyAudit;
   readonly rotations: Rotations;
   readonly localKeys: LocalKeys;
   readonly watchdog: Watchdog;
@@ -109,7 +111,9 @@ export class DaemonBackend implements AdminBackend {
   }
 
   async restoreHeader(name: string, file: Uint8Array, force: boolean, caller: Caller): Promise<VolumeInfo> {
-    return this.#view(await this.#parts.volumes.restoreHeader(name, file, force, caller));
+    const { audit, volumes } = this.#parts;
+    const restore = () => volumes.restoreHeader(name, file, force, caller);
+    return this.#view(await audit.ofVolume('header-restore', name, undefined, caller, restore));
   }
 
   async verifyVolume(name: string): Promise<JobInfo> {
@@ -145,7 +149,9 @@ export class DaemonBackend implements AdminBackend {
   }
 
   async setKey(name: string, keyUri: string, reencrypt: boolean, caller: Caller): Promise<KeySet> {
-    const change = await this.#parts.keys.set(name, keyUri, caller);
+    const { audit, keys } = this.#parts;
+    const set = () => keys.set(name, keyUri, caller);
+    const change = await audit.ofVolume('key-set', name, keyUri, caller, set);
     if (!reencrypt) return { ...change, job: null };
     try {
       const { job } = await this.rotateKey(name, true, caller);
@@ -158,18 +164,23 @@ export class DaemonBackend implements AdminBackend {
   }
 
   async rotateKey(name: string, reencrypt: boolean, caller: Caller): Promise<RotatedKey> {
-    const { rotations, volumes } = this.#parts;
-    return rotatedView(name, await rotations.rotate(volumes, name, reencrypt, caller));
+    const { audit, rotations, volumes } = this.#parts;
+    const rotate = () => rotations.rotate(volumes, name, reencrypt, caller);
+    return rotatedView(name, await audit.ofVolume('rotate', name, undefined, caller, rotate));
   }
 
   async encryptVolume(name: string, { keyUri, cipher }: EncryptVolume, caller: Caller): Promise<RotatedKey> {
-    const { rotations, volumes } = this.#parts;
-    const encrypt = () => rotations.encrypt(volumes, name, keyUri, cipher, caller);
-    return rotatedView(name, await volumes.keysUnderWay.during({ volume: name, to: keyUri }, encrypt));
+    const { audit, rotations, volumes } = this.#parts;
+    const encrypt = () =>
+      volumes.keysUnderWay.during({ volume: name, to: keyUri }, () => {
+        return rotations.encrypt(volumes, name, keyUri, cipher, caller);
+      });
+    return rotatedView(name, await audit.ofVolume('encrypt', name, keyUri, caller, encrypt));
   }
 
   rewrapKey(name: string, caller: Caller): Promise<KeyChange> {
-    return this.#parts.keys.rewrap(name, caller);
+    const { audit, keys } = this.#parts;
+    return audit.ofVolume('key-rewrap', name, undefined, caller, () => keys.rewrap(name, caller));
   }
 
   checkKey(keyUri: string): Promise<KeyReport> {
@@ -180,12 +191,30 @@ export class DaemonBackend implements AdminBackend {
     return this.#parts.keys.usage(keyUri);
   }
 
-  exportLocalKey(name: string, passphrase: string): Promise<{ name: string; file: string }> {
-    return this.#parts.localKeys.exportKey(name, passphrase);
+  exportLocalKey(name: string, passphrase: string, caller: Caller): Promise<{ name: string; file: string }> {
+    const { audit, localKeys } = this.#parts;
+    return audit.ofLocalKey('export-local', `local:${name}`, caller, async () => {
+      const exported = await localKeys.exportKey(name, passphrase);
+      const keyUri = `local:${exported.name}`;
+      audit.record({ event: 'export-local', volume: null, uuid: null, by: caller, keyUri });
+      return exported;
+    });
   }
 
-  importLocalKey(name: string, passphrase: string, file: string): Promise<{ name: string; added: boolean }> {
-    return this.#parts.localKeys.importKey(name, passphrase, file);
+  importLocalKey(
+    name: string,
+    passphrase: string,
+    file: string,
+    caller: Caller,
+  ): Promise<{ name: string; added: boolean }> {
+    const { audit, localKeys } = this.#parts;
+    return audit.ofLocalKey('import-local', `local:${name}`, caller, async () => {
+      const imported = await localKeys.importKey(name, passphrase, file);
+      const keyUri = `local:${imported.name}`;
+      if (imported.added)
+        audit.record({ event: 'import-local', volume: null, uuid: null, by: caller, keyUri });
+      return imported;
+    });
   }
 
   listJobs(): JobInfo[] {

@@ -21,6 +21,7 @@ import { DataDirectory } from './data-directory.js';
 import { EventHook } from './event-hook.js';
 import { VolumeExports } from './exports.js';
 import { Jobs } from './jobs.js';
+import { KeyAudit } from './key-audit.js';
 import { KeyOperations } from './key-operations.js';
 import { LocalKeys } from './local-keys.js';
 import { listenNbd } from './nbd-service.js';
@@ -99,6 +100,7 @@ async function start(
   const volumes = new VolumeManager({
     ...{ files, engine, providers, jobs, pins, clock, random, log },
     observer: {
+      record: (event) => observer.record(event),
       deksChanged: (...change) => observer.deksChanged(...change),
       settled: (...operation) => {
         observer.settled(...operation);
@@ -140,6 +142,7 @@ async function start(
     rotations,
     watchdog,
     keys: new KeyOperations({ volumes, watchdog, providers, pins: config.pins, clock }),
+    audit: new KeyAudit(volumes, (event) => observer.record(event)),
     localKeys: new LocalKeys(keyringOf(data.path), volumes, random),
   });
   await listenAdmin(config, backend, log, admin, undo);

@@ -9,6 +9,8 @@ import type { KeyProviders } from '../kms/registry.js';
 import { FsStore } from '../store/fs-store.js';
 import { identityOf } from './dek-rotation.js';
 import type { Engine } from './engine.js';
+import type { NewKeys } from './new-keys.js';
+import type { VolumeFiles } from './volume-files.js';
 import type { CreateVolumeRequest } from './volume-request.js';
 
 export interface BuildDependencies {
@@ -19,8 +21,31 @@ export interface BuildDependencies {
   readonly log: Logger;
 }
 
+/**
+ * All or nothing: the volume is made in a directory of its own that gets its name when it is whole. `madeKey` learns of a
+ * `local:` key that was made for it, which stays though the rest fails.
+ */
+export async function makeVolume(
+  request: CreateVolumeRequest,
+  keyUri: string,
+  newKeys: NewKeys,
+  dependencies: BuildDependencies & { readonly files: VolumeFiles },
+  madeKey: (resolvedKeyId: string) => void,
+): Promise<void> {
+  const { files } = dependencies;
+  const temporary = await files.makeTemporary(request.name);
+  try {
+    const build = () => buildVolume(temporary, request, keyUri, dependencies);
+    await (request.cipher === 'none' ? build() : newKeys.during(keyUri, build, madeKey));
+    await files.publish(temporary, request.name);
+  } catch (error) {
+    await files.discardTemporary(temporary);
+    throw error;
+  }
+}
+
 /** The first checkpoint is part of the volume, so that a missing one is damage from then on. */
-export async function buildVolume(
+async function buildVolume(
   path: string,
   request: CreateVolumeRequest,
   keyUri: string,

@@ -15,6 +15,16 @@ export const WATCHDOG: Actor = { kind: 'watchdog' };
 export const STARTUP: Actor = { kind: 'startup' };
 export const SHUTDOWN: Actor = { kind: 'shutdown' };
 
+/** What an operator may ask of keys. */
+export type KeyOperation =
+  | 'key-set'
+  | 'key-rewrap'
+  | 'rotate'
+  | 'encrypt'
+  | 'header-restore'
+  | 'export-local'
+  | 'import-local';
+
 export interface VolumeEvent {
   readonly event:
     | 'create'
@@ -28,19 +38,27 @@ export interface VolumeEvent {
     | 'key-rewrap'
     | 'rotate'
     | 'encrypt'
-    | 'destroy';
-  readonly volume: string;
+    | 'destroy'
+    | 'header-restore'
+    | 'make-local'
+    | 'export-local'
+    | 'import-local'
+    | 'failed';
+  /** Null where it is about a `local:` key alone. */
+  readonly volume: string | null;
   readonly uuid: string | null;
   readonly by: Actor;
-  /** Why it stopped, or what is wrong with the key. */
+  /** What was asked for and failed. */
+  readonly operation?: KeyOperation;
+  /** Why it stopped or failed, or what is wrong with the key. */
   readonly reason?: string | null;
   /** States of the key, or key URIs. */
   readonly from?: KeyState | string | null;
   readonly to?: KeyState | string;
   readonly dekId?: number;
-  readonly keyUri?: string;
+  readonly keyUri?: string | undefined;
   readonly resolvedKeyId?: string;
-  readonly fromResolvedKeyId?: string;
+  readonly fromResolvedKeyId?: string | undefined;
 }
 
 export interface Snapshot {
@@ -130,6 +148,20 @@ function rewrapEvents(
     { event: moved ? 'key-set' : 'key-rewrap', ...base, ...change, ...keys },
     ...wrapped.map((each): VolumeEvent => ({ event: 'wrap', ...base, ...keyOf(each.dek) })),
   ];
+}
+
+/** Another superblock was put in place by hand: the key of its newest DEK, and of the one that was there. */
+export function restoreEvent(
+  volume: string,
+  { before, after }: { before: Superblock | undefined; after: Superblock },
+  by: Actor,
+): VolumeEvent {
+  const [old, now] = [before === undefined ? undefined : newestDek(before), newestDek(after)];
+  return {
+    ...{ event: 'header-restore', volume, uuid: formatUuid(after.uuid), by },
+    ...{ from: old?.keyUri ?? null, fromResolvedKeyId: old?.resolvedKeyId },
+    ...(now === undefined ? {} : { to: now.keyUri, resolvedKeyId: now.resolvedKeyId }),
+  };
 }
 
 function keyOf({ id, keyUri, resolvedKeyId }: DekRecord) {

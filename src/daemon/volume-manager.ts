@@ -15,9 +15,19 @@ import type { Engine, EngineVolume } from './engine.js';
 import type { Jobs } from './jobs.js';
 import { KeysUnderWay } from './keys-under-way.js';
 import type { ManagedVolume } from './managed-volume.js';
+import { NewKeys } from './new-keys.js';
 import { Serial } from './serial.js';
-import { buildVolume } from './volume-builder.js';
-import { type Actor, SHUTDOWN, type Snapshot, STARTUP, snapshotOf, WATCHDOG } from './volume-events.js';
+import { makeVolume } from './volume-builder.js';
+import {
+  type Actor,
+  restoreEvent,
+  SHUTDOWN,
+  type Snapshot,
+  STARTUP,
+  snapshotOf,
+  type VolumeEvent,
+  WATCHDOG,
+} from './volume-events.js';
 import type { VolumeFiles } from './volume-files.js';
 import { assertSize, type CreateVolumeRequest, resolveKeyUri } from './volume-request.js';
 import { VolumeSet } from './volume-set.js';
@@ -46,11 +56,14 @@ export interface VolumeObserver {
   ): void;
   /** Learns at once about DEKs that were made, wrapped anew or destroyed. */
   deksChanged(name: string, before: Superblock, after: Superblock, by: Actor): void;
+  /** Learns of what comparing does not tell. */
+  record(event: VolumeEvent): void;
 }
 
 export class VolumeManager {
   readonly #options: VolumeManagerOptions;
   readonly #volumes: VolumeSet;
+  readonly #newKeys: NewKeys;
   readonly #serial = new Serial();
   /** Of those who put volumes under keys. */
   readonly keysUnderWay = new KeysUnderWay();
@@ -59,6 +72,7 @@ export class VolumeManager {
   constructor(options: VolumeManagerOptions) {
     this.#options = options;
     this.#volumes = new VolumeSet(options);
+    this.#newKeys = new NewKeys(options.providers);
   }
 
   /** Opens every volume that is not marked stopped. One that does not open does not keep the others from it. */
@@ -98,30 +112,25 @@ export class VolumeManager {
     });
   }
 
-  /** All or nothing: the volume is made in a directory of its own that gets its name when it is whole. */
+  /** All or nothing. */
   async create(request: CreateVolumeRequest, by: Actor): Promise<ManagedVolume> {
     const { name } = request;
     const keyUri = resolveKeyUri(request, this.#options.pins.get(name));
-    const create = () => this.#run(name, by, () => this.#create(request, keyUri));
+    const create = () => this.#run(name, by, () => this.#create(request, keyUri, by));
     return request.cipher === 'none'
       ? create()
       : this.keysUnderWay.during({ volume: name, to: keyUri }, create);
   }
 
-  async #create(request: CreateVolumeRequest, keyUri: string): Promise<ManagedVolume> {
+  async #create(request: CreateVolumeRequest, keyUri: string, by: Actor): Promise<ManagedVolume> {
     const { name, sizeBytes, cipher } = request;
-    const { files, log } = this.#options;
+    const { log, observer } = this.#options;
     if (this.find(name) !== undefined) throw new SealbdError('CONFLICT', `volume "${name}" exists already`);
     if (this.#volumes.size >= VOLUMES_MAX)
       throw new SealbdError('CONFLICT', `there are ${VOLUMES_MAX} volumes already`);
-    const temporary = await files.makeTemporary(name);
-    try {
-      await buildVolume(temporary, request, keyUri, this.#options);
-      await files.publish(temporary, name);
-    } catch (error) {
-      await files.discardTemporary(temporary);
-      throw error;
-    }
+    await makeVolume(request, keyUri, this.#newKeys, this.#options, (resolvedKeyId) => {
+      observer.record({ event: 'make-local', volume: null, uuid: null, by, keyUri, resolvedKeyId });
+    });
     const volume = await this.#volumes.add(name);
     await volume.open();
     log.info({ volume: name, sizeBytes, cipher, keyUri }, 'created');
@@ -221,16 +230,17 @@ export class VolumeManager {
   }
 
   restoreHeader(name: string, file: Uint8Array, force: boolean, by: Actor): Promise<ManagedVolume> {
-    const restore = () => this.#run(name, by, () => this.#restoreHeader(name, file, force));
+    const restore = () => this.#run(name, by, () => this.#restoreHeader(name, file, force, by));
     return this.keysUnderWay.during({ volume: name, to: 'the key of a header backup' }, restore);
   }
 
-  async #restoreHeader(name: string, file: Uint8Array, force: boolean): Promise<ManagedVolume> {
+  async #restoreHeader(name: string, file: Uint8Array, force: boolean, by: Actor): Promise<ManagedVolume> {
     const volume = this.get(name);
     if (volume.device !== undefined)
       throw new SealbdError('CONFLICT', `volume "${name}" is ${volume.state}: stop it first`);
-    const { providers, pins } = this.#options;
-    await restoreHeader({ store: volume.store, providers, pins: pins.get(name) ?? {}, file, force });
+    const { providers, pins, observer } = this.#options;
+    const options = { store: volume.store, providers, pins: pins.get(name) ?? {}, file, force };
+    observer.record(restoreEvent(name, await restoreHeader(options), by));
     await volume.checkKey();
     this.#options.log.warn({ volume: name, force }, 'superblock restored from a backup');
     return volume;

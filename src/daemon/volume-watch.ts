@@ -41,16 +41,16 @@ export class VolumeWatch implements VolumeObserver {
     by: Actor,
     volumes: VolumeManager,
   ): void {
-    this.#record(eventsSince(name, before, volume, by));
+    this.record(...eventsSince(name, before, volume, by));
     const subject = volume === undefined ? undefined : this.#subject(volume, volumes);
     this.#options.watchdog.follow(name, subject);
   }
 
   deksChanged(name: string, before: Superblock, after: Superblock, by: Actor): void {
-    this.#record(dekEvents(name, before, after, by));
+    this.record(...dekEvents(name, before, after, by));
   }
 
-  #record(events: readonly VolumeEvent[]): void {
+  record(...events: VolumeEvent[]): void {
     for (const event of events) {
       this.#options.audit.record(event);
       if (alerts(event)) this.#options.hook?.send(event);
@@ -78,7 +78,7 @@ export class VolumeWatch implements VolumeObserver {
   #note(volume: ManagedVolume, { key, reason }: WatchState): void {
     const before = snapshotOf(volume);
     volume.noteKey(key, reason);
-    this.#record(eventsSince(volume.name, before, volume, WATCHDOG));
+    this.record(...eventsSince(volume.name, before, volume, WATCHDOG));
   }
 
   /** Should another operation hold the volume up, its keys do not wait for that longer than the deadline. */

@@ -7,7 +7,9 @@ import { type Logger, nullLogger } from '../../src/base/log.js';
 import { AuditLog } from '../../src/daemon/audit-log.js';
 import { EventHook } from '../../src/daemon/event-hook.js';
 import { Jobs } from '../../src/daemon/jobs.js';
+import { KeyAudit } from '../../src/daemon/key-audit.js';
 import { KeyOperations } from '../../src/daemon/key-operations.js';
+import { LocalKeys } from '../../src/daemon/local-keys.js';
 import type { ManagedVolume } from '../../src/daemon/managed-volume.js';
 import { systemRandom } from '../../src/daemon/random.js';
 import { Rotations } from '../../src/daemon/rotations.js';
@@ -19,7 +21,7 @@ import { VolumeWatch } from '../../src/daemon/volume-watch.js';
 import type { HeaderPins } from '../../src/keys/header-unwrap.js';
 import type { WatchPolicy } from '../../src/keys/watch-state.js';
 import { Watchdog } from '../../src/keys/watchdog.js';
-import { localScheme } from '../../src/kms/local/provider.js';
+import { keyringOf, localScheme } from '../../src/kms/local/provider.js';
 import { KeyProviders } from '../../src/kms/registry.js';
 import { kmsEnvironment, temporaryDirectory } from './key-fixtures.js';
 import { ScriptedService } from './scripted-provider.js';
@@ -38,6 +40,9 @@ export interface Watched {
   readonly watchdog: Watchdog;
   readonly jobs: Jobs;
   readonly keys: KeyOperations;
+  readonly files: VolumeFiles;
+  readonly localKeys: LocalKeys;
+  readonly keyAudit: KeyAudit;
   audit(): Promise<(VolumeEvent & { time: string })[]>;
   close(): Promise<void>;
 }
@@ -99,6 +104,7 @@ export class WatchedDirectory {
     const volumes = new VolumeManager({
       ...parts,
       observer: {
+        record: (event) => observer.record(event),
         deksChanged: (...change) => observer.deksChanged(...change),
         settled: (...operation) => {
           observer.settled(...operation);
@@ -116,7 +122,9 @@ export class WatchedDirectory {
       await audit.close();
     };
     return {
-      ...{ volumes, rotations, watchdog, jobs, close },
+      ...{ volumes, rotations, watchdog, jobs, files, close },
+      localKeys: new LocalKeys(keyringOf(this.path), volumes, random),
+      keyAudit: new KeyAudit(volumes, (event) => observer.record(event)),
       keys: new KeyOperations({ volumes, watchdog, providers, pins, clock }),
       audit: async () => {
         await audit.flush();
