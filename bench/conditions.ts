@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { cpus, loadavg, release, totalmem } from 'node:os';
 import { addon } from '../src/native/addon.js';
-import type { Conditions } from './result.js';
+import { type Conditions, NOT_INSTALLED } from './result.js';
 
 /** Flags that select kernels or change what they cost. */
 const FLAGS = [
@@ -20,6 +20,7 @@ const FLAGS = [
 const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
   fio: ['--version'],
   nbdkit: ['--version'],
+  'qemu-nbd': ['--version'],
   openssl: ['version'],
 };
 
@@ -27,7 +28,7 @@ export function gatherConditions(root: string, directory: string): Conditions {
   const manifest = JSON.parse(readFileSync(`${root}/package.json`, 'utf8')) as { version: string };
   const programs: Record<string, string> = {};
   for (const [name, args] of Object.entries(PROGRAMS)) {
-    programs[name] = firstLine(name, args) ?? 'not installed';
+    programs[name] = firstLine(name, args) ?? NOT_INSTALLED;
   }
   return {
     date: new Date().toISOString(),

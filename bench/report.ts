@@ -1,5 +1,12 @@
 /** Results as Markdown. */
-import type { BenchFile, Cell, Column, GroupResult, Table } from './result.js';
+import {
+  type BenchFile,
+  type Cell,
+  type Column,
+  type GroupResult,
+  NOT_INSTALLED,
+  type Table,
+} from './result.js';
 
 const TITLES: Readonly<Record<string, string>> = {
   kernels: 'Kernels',
@@ -40,12 +47,21 @@ function renderConditions({ conditions, loadAverageAfter, quick }: BenchFile): s
     ['kernel in use', `${conditions.kernel} (SEALBD_CPU ${conditions.sealbdCpu || 'not set'})`],
     ['system', `${conditions.system}, ${conditions.fileSystem}`],
     ['Node', `${conditions.node} with OpenSSL ${conditions.opensslOfNode}`],
-    ['programs', Object.values(programs).join('; ')],
+    ['programs', programsOf(programs)],
     ['load average', `${load(loadAverageBefore)} before, ${load(loadAverageAfter)} after`],
   ];
   const warning = quick ? 'This was a `--quick` run: **its numbers mean nothing.**\n\n' : '';
   const rows = lines.map(([what, value]) => `| ${what} | ${value} |`).join('\n');
   return `## Conditions\n\n${warning}| condition | value |\n| --- | --- |\n${rows}\n`;
+}
+
+/** Each by name: which one is missing matters. */
+function programsOf(programs: Readonly<Record<string, string>>): string {
+  const all = Object.entries(programs);
+  const there = all.filter(([, version]) => version !== NOT_INSTALLED);
+  const missing = all.filter(([, version]) => version === NOT_INSTALLED).map(([name]) => `**${name}**`);
+  const versions = there.map(([name, version]) => `${name}: ${version}`).join('; ');
+  return missing.length === 0 ? versions : `${versions}; not installed: ${missing.join(', ')}`;
 }
 
 export function renderResult(result: BenchFile): string {

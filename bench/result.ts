@@ -32,6 +32,9 @@ export interface GroupOptions {
   readonly directory: string;
 }
 
+/** The version of a program that is not there. */
+export const NOT_INSTALLED = 'not installed';
+
 export interface Conditions {
   readonly date: string;
   readonly sealbd: string;

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the tests drive sealbd with, where this user may; names them where not.
+# Installs the Debian packages that the tests and the benchmark drive sealbd with, where this user may; names them where not.
 # Tests whose program is missing are skipped by name.
 set -euo pipefail
 
 declare -A package_of=(
   [nbdinfo]=libnbd-bin [nbdcopy]=libnbd-bin [nbdfuse]=nbdfuse [nbdsh]=python3-libnbd
-  [qemu-io]=qemu-utils [qemu-img]=qemu-utils [fio]=fio [mkfs.ext4]=e2fsprogs [mkfs.xfs]=xfsprogs
+  [qemu-io]=qemu-utils [qemu-img]=qemu-utils [qemu-nbd]=qemu-utils [fio]=fio [nbdkit]=nbdkit [mkfs.ext4]=e2fsprogs [mkfs.xfs]=xfsprogs
   [fusermount3]=fuse3 [losetup]=mount [gdb]=gdb
 )
 

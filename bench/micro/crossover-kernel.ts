@@ -4,11 +4,11 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { CipherPool } from '../../src/cipher/cipher-pool.js';
 import type { CipherJob } from '../../src/cipher/jobs.js';
+import { median, quantile } from '../../src/cli/bench/statistics.js';
 import { addon, RUN_OK, SUITE_GCM } from '../../src/native/addon.js';
 import { Arena } from '../../src/native/arena.js';
 import { runGroup } from '../group.js';
 import type { Cell, GroupOptions, GroupResult } from '../result.js';
-import { median, quantile } from '../statistics.js';
 
 const KIB = 1024;
 const SIZES = [4, 16, 64, 256, 512, 1024, 2048, 4096].map((kib) => kib * KIB);

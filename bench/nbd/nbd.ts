@@ -1,97 +1,126 @@
 /**
- * The daemon over NBD: the same volume as aes-256-gcm, as aes-256-ctr and as `none`, and nbdkit's file plugin in
- * plaintext, on one medium. Trials are interleaved and repeated; what counts are ratios within a round.
+ * The daemon over NBD: the same volume as aes-256-gcm, as aes-256-ctr and as `none`, beside nbdkit and qemu-nbd, in
+ * plaintext and with LUKS, on one medium. Trials are interleaved and repeated; what counts are ratios within a round.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { FIO_MISSING, fill, measureWorkload, readAll } from '../../src/cli/bench/fio.js';
+import { orderOf, type Trial } from '../../src/cli/bench/trials.js';
+import { WORKLOADS, type Workload } from '../../src/cli/bench/workloads.js';
 import { progress, runGroup } from '../group.js';
-import type { Cell, GroupOptions, GroupResult, Table } from '../result.js';
-import { median } from '../statistics.js';
-import { fill, measureRow } from './fio.js';
+import type { GroupOptions, GroupResult } from '../result.js';
+import { figureTable, peerTable, penaltyTable } from './nbd-tables.js';
+import { availablePeers, type Peer } from './peers.js';
 import { Programs } from './processes.js';
-import { QUICK_ROWS, ROWS, type Row } from './rows.js';
-import { isInstalled, type Place, type Server, startNbdkit, startSealbd } from './servers.js';
+import { isInstalled, type Place, type Server, startSealbd } from './servers.js';
 
 const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 const MIB = 2 ** 20;
-const PEER = 'nbdkit file';
+/** Bounds a fill, and the reading back of it, of the slowest peer: 1 GiB at 8 MiB/s. */
+const FILL_TIMEOUT_MS = 240_000;
+/** Peers that take longer are filled once: they write in place, so that nothing is different before a round. */
+const FILL_AGAIN_MS = 15_000;
 
-interface Trial extends Readonly<Record<string, Cell>> {
-  readonly row: string;
-  readonly server: string;
-  readonly round: number;
-  readonly iops: number;
-  readonly mibPerS: number;
-  readonly p50us: number;
-  readonly p99us: number;
+export interface NbdTrial extends Trial {
   readonly serverCpuUs: number;
+  /** What the server fetched from the medium meanwhile. */
+  readonly mediumReadBytes: number;
+  readonly residentBytes: number;
+}
+
+interface Subject {
+  readonly server: Server;
+  /** Filled anew before every round. */
+  fillAgain: boolean;
 }
 
 interface Plan {
   readonly place: Place;
-  readonly rows: readonly Row[];
+  readonly peers: readonly Peer[];
+  readonly workloads: readonly Workload[];
   readonly rounds: number;
   readonly timeMs: number;
 }
 
-async function startServers(place: Place): Promise<Server[]> {
-  const servers: Server[] = [];
+async function startServers(place: Place, peers: readonly Peer[], servers: Server[]): Promise<void> {
   for (const cipher of ['aes-256-gcm', 'aes-256-ctr', 'none']) {
     servers.push(await startSealbd(place, `sealbd ${cipher}`, cipher, ''));
   }
-  if (isInstalled('nbdkit')) servers.push(await startNbdkit(place, PEER));
-  return servers;
+  for (const peer of peers) servers.push(await peer.start(place));
 }
 
-/** One round: every volume is filled, then every row runs on each server, in an order that changes by round. */
+/** Writes and reads back with checksums, and proves the size. */
+async function prepare(place: Place, server: Server): Promise<Subject> {
+  const { sizeBytes, programs } = place;
+  const options = { uri: server.uri, sizeBytes, signal: programs.signal };
+  const start = performance.now();
+  await fill(options, true, FILL_TIMEOUT_MS);
+  const elapsedMs = performance.now() - start;
+  if (isInstalled('nbdinfo')) {
+    const { stdout, stderr } = spawnSync('nbdinfo', ['--size', server.uri], { encoding: 'utf8' });
+    if (Number(stdout) !== sizeBytes) throw new Error(`${server.name} has ${stdout || stderr} bytes`);
+  }
+  return { server, fillAgain: server.name.startsWith('sealbd') || elapsedMs < FILL_AGAIN_MS };
+}
+
+/** One round: volumes are filled and read, then every workload runs on each server, in an order that changes by round. */
 async function round(
   plan: Plan,
-  servers: readonly Server[],
+  subjects: readonly Subject[],
   index: number,
   timeMs: number,
-): Promise<Trial[]> {
-  const { programs, sizeBytes } = plan.place;
-  const turn = index % servers.length;
-  const order = [...servers.slice(turn), ...servers.slice(0, turn)];
-  if (index % 2 === 1) order.reverse();
-  for (const server of order) await fill(programs, server.uri, sizeBytes, false);
-  const trials: Trial[] = [];
-  for (const row of plan.rows) {
-    for (const server of order) {
-      const before = server.cpuSeconds();
-      const figures = await measureRow(programs, server.uri, row, sizeBytes, timeMs);
-      const serverCpuUs = ((server.cpuSeconds() - before) * 1e6) / figures.operations;
-      const { iops, mibPerS, p50us, p99us } = figures;
+): Promise<NbdTrial[]> {
+  const { sizeBytes, programs, directory } = plan.place;
+  const order = orderOf(subjects, index);
+  const optionsOf = ({ server }: Subject) => ({ uri: server.uri, sizeBytes, signal: programs.signal });
+  for (const subject of order) {
+    if (subject.fillAgain) await fill(optionsOf(subject), false, FILL_TIMEOUT_MS);
+    await readAll(optionsOf(subject), FILL_TIMEOUT_MS);
+  }
+  // What was written so far must not be on its way to the medium while something else is timed.
+  spawnSync('sync', ['-f', directory]);
+  const trials: NbdTrial[] = [];
+  for (const workload of plan.workloads) {
+    for (const subject of order) {
+      const before = subject.server.usage();
+      const {
+        operations,
+        bytes: _,
+        ...figures
+      } = await measureWorkload(optionsOf(subject), workload, timeMs);
+      const after = subject.server.usage();
       trials.push({
-        row: row.name,
-        server: server.name,
+        workload: workload.name,
+        subject: subject.server.name,
         round: index,
-        iops,
-        mibPerS,
-        p50us,
-        p99us,
-        serverCpuUs,
+        ...figures,
+        serverCpuUs: ((after.cpuSeconds - before.cpuSeconds) * 1e6) / operations,
+        mediumReadBytes: after.mediumReadBytes - before.mediumReadBytes,
+        residentBytes: after.residentBytes,
       });
     }
   }
   return trials;
 }
 
-async function runRounds(plan: Plan): Promise<Trial[]> {
+async function runRounds(plan: Plan): Promise<NbdTrial[]> {
   const { place, rounds, timeMs } = plan;
-  const servers = await startServers(place);
-  const trials: Trial[] = [];
+  const servers: Server[] = [];
+  const trials: NbdTrial[] = [];
   try {
+    await startServers(place, plan.peers, servers);
+    const subjects: Subject[] = [];
     for (const server of servers) {
       progress(`nbd: filling and verifying ${server.name}`);
-      await fill(place.programs, server.uri, place.sizeBytes, true);
+      subjects.push(await prepare(place, server));
     }
     progress('nbd: warm-up round');
-    await round(plan, servers, 0, timeMs / 4);
+    await round(plan, subjects, 0, timeMs / 4);
     for (let index = 1; index <= rounds; index++) {
       progress(`nbd: round ${index} of ${rounds}`);
-      trials.push(...(await round(plan, servers, index, timeMs)));
+      trials.push(...(await round(plan, subjects, index, timeMs)));
     }
   } finally {
     for (const server of servers) await server.stop();
@@ -99,103 +128,50 @@ async function runRounds(plan: Plan): Promise<Trial[]> {
   return trials;
 }
 
-/** Throughput of `server` by that of `to`, round by round. */
-function ratios(trials: readonly Trial[], row: string, server: string, to: string): number[] {
-  const of = (who: string): Trial[] => trials.filter((trial) => trial.row === row && trial.server === who);
-  return of(server).map((trial) => {
-    const other = of(to).find(({ round: same }) => same === trial.round);
-    return other === undefined ? Number.NaN : trial.iops / other.iops;
-  });
-}
-
-const COMPARISONS = [
-  { key: 'gcmNone', label: 'gcm / none', server: 'sealbd aes-256-gcm', to: 'sealbd none' },
-  { key: 'ctrNone', label: 'ctr / none', server: 'sealbd aes-256-ctr', to: 'sealbd none' },
-  { key: 'gcmPeer', label: 'gcm / nbdkit file', server: 'sealbd aes-256-gcm', to: PEER },
-] as const;
-
-function ratioTable(rows: readonly Row[], trials: readonly Trial[]): Table {
-  const present = new Set(trials.map((trial) => trial.server));
-  const comparisons = COMPARISONS.filter(({ server, to }) => present.has(server) && present.has(to));
-  return {
-    title: 'Ratios over NBD',
-    columns: [
-      { key: 'row', label: 'workload' },
-      ...comparisons.flatMap(({ key, label }) => [
-        { key, label, digits: 2 },
-        { key: `${key}Range`, label: 'range' },
-      ]),
-    ],
-    rows: rows.map(({ name }) => {
-      const cells: Record<string, Cell> = { row: name };
-      for (const { key, server, to } of comparisons) {
-        const values = ratios(trials, name, server, to);
-        cells[key] = median(values);
-        cells[`${key}Range`] = `${Math.min(...values).toFixed(2)}–${Math.max(...values).toFixed(2)}`;
-      }
-      return cells;
-    }),
-  };
-}
-
-function figureTable(rows: readonly Row[], trials: readonly Trial[]): Table {
-  const servers = [...new Set(trials.map((trial) => trial.server))].sort();
-  const cells = rows.flatMap(({ name }) =>
-    servers.map((server) => {
-      const of = trials.filter((trial) => trial.row === name && trial.server === server);
-      const middle = (key: 'iops' | 'mibPerS' | 'p50us' | 'p99us' | 'serverCpuUs'): number =>
-        median(of.map((trial) => trial[key]));
-      return {
-        row: name,
-        server,
-        iops: middle('iops'),
-        mibPerS: middle('mibPerS'),
-        p50us: middle('p50us'),
-        p99us: middle('p99us'),
-        serverCpuUs: middle('serverCpuUs'),
-      };
-    }),
-  );
-  return {
-    title: 'Figures over NBD (medians of the rounds)',
-    columns: [
-      { key: 'row', label: 'workload' },
-      { key: 'server', label: 'server' },
-      { key: 'iops', label: 'requests/s', digits: 0 },
-      { key: 'mibPerS', label: 'MiB/s', digits: 0 },
-      { key: 'p50us', label: 'p50 µs', digits: 0 },
-      { key: 'p99us', label: 'p99 µs', digits: 0 },
-      { key: 'serverCpuUs', label: 'server CPU µs/request', digits: 1 },
-    ],
-    rows: cells,
-  };
+/** All volumes must fit into the page cache, with as much again for what lies in logs and for the rest. */
+function assertMemory(servers: number, sizeBytes: number): void {
+  const kib = Number(/^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'utf8'))![1]);
+  const needed = servers * sizeBytes * 2;
+  if (kib * 1024 < needed) {
+    throw new Error(
+      `${servers} volumes need ${needed / MIB} MiB of free memory to stay cached; there are ${Math.round(kib / 1024)}`,
+    );
+  }
 }
 
 async function measure(options: GroupOptions): Promise<GroupResult> {
-  if (!isInstalled('fio')) throw new Error('fio is not installed: the nbd group needs it');
+  if (!isInstalled('fio')) throw new Error(FIO_MISSING);
+  const { peers, missing } = availablePeers();
+  const sizeBytes = (options.quick ? 32 : 1024) * MIB;
+  assertMemory(peers.length + 3, sizeBytes);
   const directory = mkdtempSync(join(options.directory, 'sealbd-bench-'));
   const programs = new Programs();
   // Also where a signal ends the run: servers that were killed may take a moment to let go.
   process.once('exit', () => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
-  const sizeBytes = (options.quick ? 32 : 1024) * MIB;
-  const rows = options.quick ? QUICK_ROWS : ROWS;
   const rounds = options.quick ? 1 : options.rounds;
   const timeMs = options.quick ? 100 : 2000;
   try {
     const place: Place = { programs, root: ROOT, directory, sizeBytes };
-    const trials = await runRounds({ place, rows, rounds, timeMs });
-    const missing = isInstalled('nbdkit') ? [] : ['nbdkit is not installed: its column is missing.'];
+    const trials = await runRounds({ place, peers, workloads: WORKLOADS, rounds, timeMs });
+    const fetched = Math.max(...trials.map(({ mediumReadBytes }) => mediumReadBytes));
     return {
       notes: [
-        `Every server is a process of its own with one volume of ${sizeBytes / MIB} MiB, started with its defaults, and each volume was written and read back with checksums once before anything was timed.`,
-        `${rounds} rounds after one for warming up, ${timeMs} ms a trial; within a round every workload runs on each server in turn, and the order changes by round. A ratio is taken within a round; the table gives the median and the range of the rounds.`,
-        'The page cache is warm: data is written, and read again, in memory, and only flushes wait for the medium. fio runs on the same machine and takes its share of the cores.',
         ...missing,
+        `Every server is a process of its own with one volume of ${sizeBytes / MIB} MiB, started with its defaults (qemu-nbd with \`-t --shared=8 --cache=writeback\`), and each volume was written and read back with checksums once before anything was timed. LUKS images are LUKS1 with AES-256-XTS, as qemu-img makes them: no authentication.`,
+        `${rounds} round(s) after one for warming up, ${timeMs} ms a trial; within a round every workload runs on each server in turn, and the order changes by round. A ratio is taken within a round; the table gives the median and the range of the rounds.`,
+        `All caches are warm: before a round every volume is written and read whole, and the medium is in step (\`sync -f\`). Only flushes wait for the medium. In no trial did a server fetch more than ${(fetched / MIB).toFixed(1)} MiB from the medium. Volumes of peers that take more than ${FILL_AGAIN_MS / 1000} s to fill and verify are not written anew: they overwrite in place, and only read.`,
+        'Every server was alive, as the same process, after each of its trials, and no sealbd logged an error. fio runs on the same machine and takes its share of the cores.',
       ],
       tables: [
-        ratioTable(rows, trials),
-        figureTable(rows, trials),
-        { title: 'Single trials over NBD', columns: [], rows: trials, raw: true },
+        penaltyTable(WORKLOADS, trials),
+        peerTable(WORKLOADS, trials),
+        figureTable(WORKLOADS, trials),
+        {
+          title: 'Single trials over NBD',
+          columns: [],
+          rows: trials.map((trial) => ({ ...trial })),
+          raw: true,
+        },
       ],
     };
   } finally {

@@ -11,6 +11,12 @@ export interface Finished {
 /** Every child under way. Signals that end this process end them first. */
 export class Programs {
   readonly #children = new Set<ChildProcess>();
+  readonly #stop = new AbortController();
+
+  /** Aborted when everything is to end, for children that others start. */
+  get signal(): AbortSignal {
+    return this.#stop.signal;
+  }
 
   constructor() {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
@@ -32,6 +38,7 @@ export class Programs {
   }
 
   killAll(): void {
+    this.#stop.abort();
     for (const child of this.#children) child.kill('SIGKILL');
   }
 

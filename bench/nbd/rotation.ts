@@ -5,19 +5,26 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import {
+  FIO_MISSING,
+  type Figures,
+  type FioOptions,
+  fill,
+  measureWorkload,
+} from '../../src/cli/bench/fio.js';
+import { median, rangeOf } from '../../src/cli/bench/statistics.js';
+import { type Workload, workloadNamed } from '../../src/cli/bench/workloads.js';
 import { progress, runGroup } from '../group.js';
 import type { Cell, GroupOptions, GroupResult, Table } from '../result.js';
-import { median } from '../statistics.js';
-import { type Figures, fill, measureRow } from './fio.js';
 import { Programs } from './processes.js';
-import { ROWS, type Row } from './rows.js';
 import { isInstalled, type Place, type Sealbd, startSealbd } from './servers.js';
 
 const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 const MIB = 2 ** 20;
 const JOB_POLL_MS = 100;
+const FILL_TIMEOUT_MS = 240_000;
 const JOB_TIMEOUT_MS = 300_000;
-const WORKLOADS = [
+const NAMES = [
   '4 KiB random read, QD32',
   '4 KiB random write, QD32',
   '4 KiB random read 70 %, write 30 %, QD32',
@@ -44,8 +51,12 @@ interface Trial extends Readonly<Record<string, Cell>> {
 }
 
 /** What is overwritten need not be rewritten: sequential writes keep to an eighth, so that there is work left. */
-function regionOf({ sizeBytes }: Place, { rw }: Row): number {
+function regionOf({ sizeBytes }: Place, { rw }: Workload): number {
   return rw === 'write' ? sizeBytes / 8 : sizeBytes;
+}
+
+function targetOf(place: Place, { uri }: Sealbd, row: Workload): FioOptions {
+  return { uri, sizeBytes: regionOf(place, row), signal: place.programs.signal };
 }
 
 async function jobs(server: Sealbd): Promise<Job[]> {
@@ -72,14 +83,14 @@ async function ended(server: Sealbd, id: string): Promise<void> {
 async function whileRewriting(
   place: Place,
   server: Sealbd,
-  row: Row,
+  row: Workload,
   timeMs: number,
 ): Promise<{ figures: Figures; rewrittenMibPerS: number }> {
   const rotated = await server.command('key', 'rotate', 'bench', '--reencrypt', '--detach', '--json');
   const { job } = JSON.parse(rotated) as { job: Job };
   const before = await jobOf(server, job.id);
   const started = performance.now();
-  const figures = await measureRow(place.programs, server.uri, row, regionOf(place, row), timeMs);
+  const figures = await measureWorkload(targetOf(place, server, row), row, timeMs);
   const after = await jobOf(server, job.id);
   if (after.state !== 'running') throw new Error(`${row.name}: the rewriting was over before the workload`);
   const seconds = (performance.now() - started) / 1000;
@@ -89,7 +100,7 @@ async function whileRewriting(
 
 async function measureTrials(
   place: Place,
-  rows: readonly Row[],
+  rows: readonly Workload[],
   rounds: number,
   timeMs: number,
 ): Promise<Trial[]> {
@@ -97,11 +108,12 @@ async function measureTrials(
   const trials: Trial[] = [];
   try {
     progress('rotation: filling and verifying');
-    await fill(place.programs, server.uri, place.sizeBytes, true);
+    const { sizeBytes, programs } = place;
+    await fill({ uri: server.uri, sizeBytes, signal: programs.signal }, true, FILL_TIMEOUT_MS);
     for (let round = 1; round <= rounds; round++) {
       progress(`rotation: round ${round} of ${rounds}`);
       for (const row of rows) {
-        const idle = await measureRow(place.programs, server.uri, row, regionOf(place, row), timeMs);
+        const idle = await measureWorkload(targetOf(place, server, row), row, timeMs);
         const { figures, rewrittenMibPerS } = await whileRewriting(place, server, row, timeMs);
         trials.push({
           ...{ row: row.name, round, rewrittenMibPerS },
@@ -115,7 +127,7 @@ async function measureTrials(
   return trials;
 }
 
-function table(rows: readonly Row[], trials: readonly Trial[]): Table {
+function table(rows: readonly Workload[], trials: readonly Trial[]): Table {
   return {
     title: 'Clients during re-encryption',
     columns: [
@@ -140,9 +152,9 @@ function table(rows: readonly Row[], trials: readonly Trial[]): Table {
         row: name,
         ...{
           throughput: median(throughput),
-          range: range(throughput),
+          range: rangeOf(throughput, 2),
           p99: median(p99),
-          p99Range: range(p99),
+          p99Range: rangeOf(p99, 2),
         },
         ...{ idleIops: middle('idleIops'), busyIops: middle('busyIops') },
         ...{ idleP99us: middle('idleP99us'), busyP99us: middle('busyP99us') },
@@ -152,17 +164,13 @@ function table(rows: readonly Row[], trials: readonly Trial[]): Table {
   };
 }
 
-function range(values: readonly number[]): string {
-  return `${Math.min(...values).toFixed(2)}–${Math.max(...values).toFixed(2)}`;
-}
-
 async function measure(options: GroupOptions): Promise<GroupResult> {
-  if (!isInstalled('fio')) throw new Error('fio is not installed: the rotation group needs it');
+  if (!isInstalled('fio')) throw new Error(FIO_MISSING);
   const directory = mkdtempSync(join(options.directory, 'sealbd-bench-'));
   const programs = new Programs();
   process.once('exit', () => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
   const sizeBytes = (options.quick ? 256 : 2048) * MIB;
-  const rows = ROWS.filter(({ name }) => WORKLOADS.includes(name)).slice(0, options.quick ? 1 : undefined);
+  const rows = NAMES.slice(0, options.quick ? 1 : undefined).map(workloadNamed);
   const rounds = options.quick ? 1 : options.rounds;
   const timeMs = options.quick ? 100 : 3000;
   try {

@@ -1,6 +1,7 @@
-/** The servers that are compared, each a real process with one volume of the same size on the same medium. */
+/** Servers as real processes, each with one volume of the same size on the same medium. Peers are in peers.ts. */
 import { type ChildProcess, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { get } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { type Programs, run, stop, until } from './processes.js';
@@ -10,11 +11,21 @@ const COMMAND_TIMEOUT_MS = 60_000;
 /** Clock ticks of /proc/PID/stat: USER_HZ, which is 100 on every architecture that Linux has today. */
 const TICKS_PER_SECOND = 100;
 
+/** What a process has used since it started. */
+export interface Usage {
+  /** Processor time, user and system. */
+  readonly cpuSeconds: number;
+  /** What it had to fetch from the medium: nothing where the cache is warm. */
+  readonly mediumReadBytes: number;
+  /** Resident memory now, shared pages included. */
+  readonly residentBytes: number;
+}
+
 export interface Server {
   readonly name: string;
   readonly uri: string;
-  /** Processor time that the process has had, user and system. */
-  cpuSeconds(): number;
+  /** Of the process; throws where it has ended. */
+  usage(): Usage;
   stop(): Promise<void>;
 }
 
@@ -22,6 +33,8 @@ export interface Server {
 export interface Sealbd extends Server {
   /** Runs a command against the daemon and returns what it printed. */
   command(...args: string[]): Promise<string>;
+  /** A number of its metrics, of the volume `bench`, such as `sealbd_volume_moved_bytes_total`. */
+  metric(name: string): Promise<number>;
 }
 
 export interface Place {
@@ -69,7 +82,24 @@ export async function startSealbd(
   };
   await command('volume', 'create', 'bench', '--size', String(sizeBytes), '--cipher', cipher);
   const server = serverOf(name, `nbd://${address}/bench`, child, () => assertNoErrors(name, log));
-  return { ...server, command };
+  return { ...server, command, metric: (metric) => readMetric(join(data, 'admin.sock'), metric) };
+}
+
+function readMetric(socketPath: string, metric: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    get({ socketPath, path: '/metrics' }, (incoming) => {
+      let text = '';
+      incoming.setEncoding('utf8').on('data', (part: string) => {
+        text += part;
+      });
+      incoming.once('end', () => {
+        const line = text.split('\n').find((each) => each.startsWith(`${metric}{volume="bench"} `));
+        if (line === undefined) return reject(new Error(`there is no metric ${metric}`));
+        resolve(Number(line.slice(line.lastIndexOf(' ') + 1)));
+      });
+      incoming.once('error', reject);
+    }).once('error', reject);
+  });
 }
 
 function listenAddress(log: string): string | undefined {
@@ -87,34 +117,7 @@ function assertNoErrors(name: string, log: string): void {
   }
 }
 
-/** The plaintext bar: nbdkit's file plugin. */
-export async function startNbdkit(place: Place, name: string): Promise<Server> {
-  const directory = join(place.directory, name);
-  mkdirSync(directory, { recursive: true });
-  const file = join(directory, 'disk');
-  writeFileSync(file, '');
-  truncateSync(file, place.sizeBytes);
-  const pidFile = join(directory, 'pid');
-  const port = await freePort();
-  const args = [
-    '-f',
-    '--exit-with-parent',
-    '-i',
-    '127.0.0.1',
-    '-p',
-    String(port),
-    '-P',
-    pidFile,
-    'file',
-    file,
-  ];
-  const child = place.programs.spawn('nbdkit', args, 'ignore');
-  // nbdkit writes its pid file once it listens.
-  await until(child, name, READY_TIMEOUT_MS, () => (existsSync(pidFile) ? true : undefined));
-  return serverOf(name, `nbd://127.0.0.1:${port}`, child, () => undefined);
-}
-
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const probe = createServer();
     probe.once('error', reject);
@@ -128,11 +131,21 @@ function freePort(): Promise<number> {
   });
 }
 
-function serverOf(name: string, uri: string, child: ChildProcess, check: () => void): Server {
+export function serverOf(
+  name: string,
+  uri: string,
+  child: ChildProcess,
+  check: () => void = () => undefined,
+): Server {
   return {
     name,
     uri,
-    cpuSeconds: () => cpuSeconds(child.pid!),
+    usage() {
+      if (child.exitCode !== null || child.signalCode !== null) {
+        throw new Error(`${name} ended with ${child.signalCode ?? `exit code ${child.exitCode}`}`);
+      }
+      return usageOf(child.pid!);
+    },
     async stop() {
       await stop(child, name);
       check();
@@ -140,9 +153,14 @@ function serverOf(name: string, uri: string, child: ChildProcess, check: () => v
   };
 }
 
-function cpuSeconds(pid: number): number {
+function usageOf(pid: number): Usage {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   // The name in parentheses may contain anything; utime and stime are the 14th and 15th field.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+  return {
+    cpuSeconds: (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND,
+    mediumReadBytes: Number(/^read_bytes: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, 'utf8'))![1]),
+    residentBytes:
+      Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) * 1024,
+  };
 }
