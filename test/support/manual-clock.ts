@@ -3,10 +3,11 @@ import type { Clock, Timer } from '../../src/base/clock.js';
 /** Time that moves when the test says so. */
 export class ManualClock implements Clock {
   #now = 1_770_000_000_000;
+  #asleepMs = 0;
   readonly #timers = new Set<{ readonly at: number; readonly fn: () => void }>();
 
   now(): number {
-    return this.#now;
+    return this.#now + this.#asleepMs;
   }
 
   monotonic(): number {
@@ -17,6 +18,11 @@ export class ManualClock implements Clock {
     const timer = { at: this.#now + delayMs, fn };
     this.#timers.add(timer);
     return { cancel: () => this.#timers.delete(timer) };
+  }
+
+  /** The wall clock goes on, monotonic time and timers do not: what a suspended machine sees. */
+  sleep(ms: number): void {
+    this.#asleepMs += ms;
   }
 
   /** Fires what is due on the way, in order. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { KEY_CHECK_TIMEOUT_MS, REFUSAL_STANDS_MS } from '../../src/base/limits.js';
+import { KEY_CHECK_TIMEOUT_MS, REFUSAL_STANDS_MS, SLEEP_LOOK_MS } from '../../src/base/limits.js';
 import { nullLogger } from '../../src/base/log.js';
 import type { RandomSource } from '../../src/base/random.js';
 import { ask, type KeyAnswer } from '../../src/keys/key-answer.js';
@@ -225,6 +225,32 @@ describe('the watchdog', () => {
     subject.follow(2, 'serving');
     await subject.advance(KEY_CHECK_TIMEOUT_MS);
     expect(subject.done).toEqual(['0 ask']);
+  });
+
+  it('asks at once after the machine slept for longer than an interval, and goes on as before', async () => {
+    const subject = new Subject();
+    subject.script('valid');
+    await subject.advance(60_000);
+    subject.clock.sleep(policy.intervalMs + 1);
+    await subject.advance(SLEEP_LOOK_MS);
+    expect(subject.done).toEqual([`${60_000 + SLEEP_LOOK_MS} ask`]);
+    await subject.advance(policy.intervalMs);
+    expect(subject.done).toEqual([
+      `${60_000 + SLEEP_LOOK_MS} ask`,
+      `${60_000 + SLEEP_LOOK_MS + policy.intervalMs} ask`,
+    ]);
+  });
+
+  it('does not ask for a short sleep, or a clock that is set back or slewed', async () => {
+    const subject = new Subject();
+    subject.script('valid');
+    for (const ms of [policy.intervalMs, -2 * policy.intervalMs, 5000, 5000, 5000]) {
+      subject.clock.sleep(ms);
+      await subject.advance(SLEEP_LOOK_MS);
+    }
+    expect(subject.done).toEqual([]);
+    await subject.advance(policy.intervalMs - 5 * SLEEP_LOOK_MS);
+    expect(subject.done).toEqual([`${policy.intervalMs} ask`]);
   });
 
   it('asks no more when it is closed, or nothing is to be watched', async () => {
