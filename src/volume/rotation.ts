@@ -4,7 +4,7 @@
  */
 import { type Clock, sleep } from '../base/clock.js';
 import { SealbdError } from '../base/errors.js';
-import { BLOCK_BYTES } from '../base/limits.js';
+import { BLOCK_BYTES, SEGMENT_SLOTS } from '../base/limits.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { SuiteId } from '../segment/format.js';
 import type { Segment } from '../segment/segment.js';
@@ -24,7 +24,7 @@ const IDLE_ROUNDS_MAX = 30;
 /** Counting walks over all segments: it takes at most this part of the time. */
 const REPORT_SHARE = 20;
 const REPORT_MS_MIN = 250;
-/** Segments between two checkpoints: each walks over all of them too. */
+/** Between two checkpoints, each of which walks over all segments too: a part of them, and a large segment's worth of blocks. */
 const BATCHES_A_VOLUME = 256;
 
 /**
@@ -87,7 +87,7 @@ export async function rewriteAll(engine: Engine, options: RewriteOptions): Promi
   let queue = foreign();
   let idle = 0;
   while (queue.length > 0 || !isRewritten(engine)) {
-    const batch = queue.splice(0, Math.max(1, Math.ceil(table.count / BATCHES_A_VOLUME)));
+    const batch = takeBatch(queue, table.count);
     const moved = await compactor.rewrite(batch, signal, () => report(false));
     if (signal.aborted) throw new SealbdError('FAILED', 'the re-encryption was ended before it was done');
     // What clients overwrote since needs no checkpoint.
@@ -108,6 +108,14 @@ export async function rewriteAll(engine: Engine, options: RewriteOptions): Promi
   }
   await spares.purge();
   report(true);
+}
+
+function takeBatch(queue: Segment[], segments: number): Segment[] {
+  const count = Math.ceil(segments / BATCHES_A_VOLUME);
+  let taken = 0;
+  for (let blocks = 0; taken < queue.length && (taken < count || blocks < SEGMENT_SLOTS); taken++)
+    blocks += queue[taken].live;
+  return queue.splice(0, taken);
 }
 
 /** Reports where it is time to, or always. */
