@@ -4,6 +4,7 @@
 
 namespace sealbd::test {
 void guard_pages_stop_overruns();
+void memory_given_back_is_gone();
 void children_see_no_keys();
 void released_and_revoked_bytes_are_zero();
 void registers_hold_no_keys();
@@ -23,6 +24,7 @@ int main() {
   using namespace sealbd::test;
   const Test tests[] = {
       {"guard pages stop overruns", guard_pages_stop_overruns},
+      {"memory given back is gone", memory_given_back_is_gone},
       {"children see no keys", children_see_no_keys},
       {"released and revoked bytes are zero", released_and_revoked_bytes_are_zero},
       {"registers hold no keys", registers_hold_no_keys},

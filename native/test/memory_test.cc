@@ -67,6 +67,25 @@ void guard_pages_stop_overruns() {
   CHECK(in_child([&] { return touch(memory + kSize); }) == -SIGSEGV);
 }
 
+void memory_given_back_is_gone() {
+  const size_t before = secure_memory_state().bytes;
+  constexpr size_t kSize = 5000;
+  uint8_t* const memory = secure_map(kSize);
+  CHECK(memory != nullptr && secure_memory_state().bytes == before + 8192);
+  std::memset(memory, 0xa5, kSize);
+  secure_unmap(memory, kSize);
+  CHECK(secure_memory_state().bytes == before);
+  for (const size_t offset : {size_t{0}, size_t{4096}, kSize}) {
+    CHECK(in_child([&] { return touch(memory + offset); }) == -SIGSEGV);
+  }
+  for (int i = 0; i < 100000; ++i) {
+    uint8_t* const again = secure_map(1);
+    CHECK(again != nullptr && *again == 0);
+    *again = 0xa5;
+    secure_unmap(again, 1);
+  }
+}
+
 void children_see_no_keys() {
   KeyHandle handle = 0;
   CHECK(key_create(some_key().data(), handle) == KeyStatus::ok);

@@ -252,7 +252,10 @@ describe('a source of credentials that never answers', () => {
   it('is given up soon, and said to be what hangs', async () => {
     const url = await httpServer(() => undefined);
     const failure = await unwrapWith({ AWS_CONTAINER_CREDENTIALS_FULL_URI: url }, hurriedClock(20));
-    expect(failure).toMatchObject({ kind: 'unreachable', awsName: 'CredentialsTimeout' });
+    expect(failure).toMatchObject({
+      kind: 'unreachable',
+      message: expect.stringMatching(/credentials cannot be reached: there is no answer in 3000 ms/),
+    });
   });
 
   it('is asked anew after a while: an endpoint', async () => {
@@ -301,10 +304,36 @@ describe('a source of credentials that never answers', () => {
           ),
         { timeout: 30_000 },
       )
-      .not.toBe('CredentialsTimeout');
+      .not.toBe('CredentialsOutage');
     const { readFileSync } = await import('node:fs');
     expect(readFileSync(starts, 'utf8')).toBe('x\n');
   }, 60_000);
+});
+
+describe('the dry run without credentials', () => {
+  it('says what mends it', async () => {
+    const { settings } = await kmsWithoutCredentials();
+    const url = await SERVERS['answers 503']();
+    const metadata = { AWS_EC2_METADATA_DISABLED: 'false', AWS_EC2_METADATA_SERVICE_ENDPOINT: url };
+    useAwsSettings({ ...settings, ...metadata });
+    const { steps } = await awsProviders().open(`awskms:///${ARN}`).probe();
+    expect(steps[0]).toMatchObject({
+      outcome: 'failed',
+      error: expect.stringContaining('the instance metadata'),
+      fix: expect.stringContaining('make what gives the daemon its AWS credentials answer'),
+    });
+  });
+});
+
+describe('credentials that run out while a request is signed', () => {
+  it('are unreachable: they were there when it began', async () => {
+    useAwsSettings({ AWS_ACCESS_KEY_ID: 'a', AWS_SECRET_ACCESS_KEY: 'b', ...NO_METADATA, ...NO_FILES });
+    const clients = new AwsClients(kmsEnvironment(temporaryDirectory()));
+    const none = Object.assign(new Error('none'), { name: 'CredentialsProviderError', tryNextLink: false });
+    const failure = await failureOf(clients.call('us-east-1', 'kms:Decrypt', () => Promise.reject(none)));
+    expect(failure).toMatchObject({ kind: 'unreachable', awsName: 'CredentialsOutage' });
+    clients.close();
+  });
 });
 
 describe('the AWS SDK', () => {

@@ -184,7 +184,7 @@ function noRegion(error: unknown): never {
 
 function credentialsLate(): Error {
   const message = `what gives the daemon's AWS credentials cannot be reached: there is no answer in ${KMS_CREDENTIALS_TIMEOUT_MS} ms`;
-  return new AwsKmsError('unreachable', 'CredentialsTimeout', message, undefined);
+  return new AwsKmsError('unreachable', 'CredentialsOutage', message, undefined);
 }
 
 function late(): Error {

@@ -131,7 +131,7 @@ export function credentialsErrorOf(error: unknown, { had, configured }: Credenti
   const quoted = said(error) === '' ? '' : ` (${said(error)})`;
   const outage = (why: string): AwsKmsError => {
     const message = `what gives the daemon's AWS credentials cannot be reached: ${why}${quoted}`;
-    return new AwsKmsError('unreachable', name, message, error);
+    return new AwsKmsError('unreachable', 'CredentialsOutage', message, error);
   };
   const status = statusOf(error);
   const network = OF_THE_NETWORK.get(errnoOf(error) ?? '');

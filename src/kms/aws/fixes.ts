@@ -15,6 +15,8 @@ export function fixOf(permission: string, error: unknown, target: string): strin
       return `${command('enable-key', target)}; where the key waits to be deleted, first: ${command('cancel-key-deletion', target)}`;
     case 'KMSInvalidStateException':
       return `where the key waits to be deleted: ${command('cancel-key-deletion', target)}, then: ${command('enable-key', target)}; else import its key material, or connect its key store`;
+    case 'CredentialsOutage':
+      return 'make what gives the daemon its AWS credentials answer (instance or container metadata, STS, SSO, credential_process), or give it others; where there is no instance metadata, AWS_EC2_METADATA_DISABLED=true says so';
     case 'KeyStoreOutage':
       return 'look after the key store of the key: its proxy, or its CloudHSM cluster, does not answer AWS KMS';
     case 'NotFoundException':
