@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander';
 import { CIPHER_NAMES } from '../base/ciphers.js';
 import { packageVersion } from '../base/version.js';
+import { bench } from './commands/bench.js';
 import { jobCancel } from './commands/job-cancel.js';
 import { jobList } from './commands/job-list.js';
 import { keyCheck } from './commands/key-check.js';
@@ -47,7 +48,22 @@ export function buildProgram(): Command {
   addVolumeCommands(program.command('volume').description('make, list and change volumes'));
   addKeyCommands(program.command('key').description('keys of volumes'));
   addJobCommands(program.command('job').description('long work in the daemon'));
+  addBench(program);
   return program;
+}
+
+function addBench(program: Command): void {
+  program
+    .command('bench [name]')
+    .description(
+      'measure what encryption costs here, on two temporary volumes (one under local:default or the pinned key, ' +
+        'one in plaintext), or how fast a volume reads; needs fio',
+    )
+    .option('--seconds <n>', 'of each trial', '2')
+    .option('--write', 'OVERWRITE the named volume: its data is lost')
+    .option('--quick', 'only try that it works: the numbers mean nothing')
+    .option(...JSON_OPTION)
+    .action(bench);
 }
 
 function addServe(program: Command): void {

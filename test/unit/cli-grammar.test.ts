@@ -43,6 +43,7 @@ describe('the command line', () => {
       'key import-local NAME FILE --passphrase-file',
       'job list --json',
       'job cancel ID',
+      'bench [NAME] --seconds --write --quick --json',
     ]);
   });
 });

@@ -1,7 +1,7 @@
 /** fio over NBD: its JSON, reduced to what the tables need. Anything that went wrong is an error. */
 import { execFile } from 'node:child_process';
 import { errnoOf, SealbdError } from '../../base/errors.js';
-import type { Workload } from './workloads.js';
+import { isReadOnly, type Workload } from './workloads.js';
 
 const START_ALLOWANCE_MS = 60_000;
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
@@ -51,6 +51,7 @@ export async function measureWorkload(
     '--time_based',
     `--runtime=${timeMs}ms`,
     '--norandommap',
+    ...(isReadOnly(workload) ? ['--readonly'] : []),
     ...workload.extra,
   ];
   return reduce(await fio(options, args, timeMs + START_ALLOWANCE_MS));
@@ -68,7 +69,7 @@ export async function fill(options: FioOptions, verify: boolean, timeoutMs: numb
 
 /** Reads every block once, in order, so that what can be in a cache is. */
 export async function readAll(options: FioOptions, timeoutMs: number): Promise<void> {
-  const report = await fio(options, ['--rw=read', '--bs=1M', '--iodepth=8'], timeoutMs);
+  const report = await fio(options, ['--rw=read', '--bs=1M', '--iodepth=8', '--readonly'], timeoutMs);
   assertBytes(options.uri, 'read', report.jobs[0].read.io_bytes, options.sizeBytes);
 }
 
