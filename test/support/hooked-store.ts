@@ -5,7 +5,8 @@ import type { Store, StoreFile } from '../../src/store/store.js';
 export class HookedStore implements Store {
   onCreate: (name: string) => Promise<void> = async () => undefined;
   onWrite: (name: string, position: number) => Promise<void> = async () => undefined;
-  onRead: (name: string, position: number) => Promise<void> = async () => undefined;
+  onRead: (name: string, position: number, bytes: Uint8Array) => Promise<void> = async () => undefined;
+  onRemove: (name: string) => Promise<void> = async () => undefined;
   onReplace: (name: string) => Promise<void> = async () => undefined;
   readonly replaced: string[] = [];
   readonly #store: FsStore;
@@ -40,8 +41,9 @@ export class HookedStore implements Store {
     return this.#store.discardSmall(name);
   }
 
-  remove(name: string): Promise<void> {
-    return this.#store.remove(name);
+  async remove(name: string): Promise<void> {
+    await this.onRemove(name);
+    await this.#store.remove(name);
   }
 
   rename(from: string, to: string): Promise<void> {
@@ -70,7 +72,7 @@ export class HookedStore implements Store {
         await file.write(bytes, position);
       },
       read: async (bytes, position) => {
-        await this.onRead(file.name, position);
+        await this.onRead(file.name, position, bytes);
         return file.read(bytes, position);
       },
       sync: () => file.sync(),
@@ -96,6 +98,10 @@ export function gate(): Gate {
 
 export function ioError(syscall: string): Error {
   return Object.assign(new Error(`EIO: injected, ${syscall}`), { code: 'EIO', syscall });
+}
+
+export function diskFull(): Error {
+  return Object.assign(new Error('ENOSPC: injected'), { code: 'ENOSPC', syscall: 'fallocate' });
 }
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
