@@ -175,7 +175,7 @@ run 0 "sealbd key status db --json | jq -c '.[0].deks[] | {id, state, segments, 
 run 0 'sealbd key rotate db --reencrypt' 'older DEKs are destroyed'
 run 0 "sealbd key status db --json | jq -c '.[0].deks[] | {id, state, segments, bytes}'" '"id":4,"state":"active"' '!retired'
 sealbd volume stop db >/dev/null
-run 1 'sealbd volume header-restore db /srv/before.header' 'has a good superblock of generation'
+run 1 'sealbd volume header-restore db /srv/before.header' 'which the backup has not'
 sealbd volume start db >/dev/null
 run 0 'sealbd volume header-backup db /srv/after.header'
 same_data

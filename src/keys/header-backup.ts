@@ -5,7 +5,7 @@
  * magic `SBDHDR1\n` · version u16 · reserved u16 · length u32 · superblock bytes · CRC32C u32 of all before it
  */
 import { ByteReader, ByteWriter, bytesEqual } from '../base/bytes.js';
-import { SealbdError } from '../base/errors.js';
+import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import { SUPERBLOCK_BYTES_MAX } from '../base/limits.js';
 import { formatUuid } from '../base/random.js';
 import type { KeyProviders } from '../kms/registry.js';
@@ -23,6 +23,7 @@ import { assertAuthentic, type HeaderPins, unwrapHeader } from './header-unwrap.
 import { markExposed, type RewrapTarget } from './rewrap.js';
 import {
   type DecodedSuperblock,
+  type DekRecord,
   decodeSuperblock,
   encodeSuperblock,
   type Superblock,
@@ -82,8 +83,9 @@ export interface Restored {
  * - The backup must decode, and authenticate under the key that it names: a wrong one can't do harm.
  * - It must be of this volume: the uuid of a superblock that still decodes, else of the checkpoint, decides. This
  *   can't be forced.
- * - A superblock of a higher generation that decodes is replaced with `force` only: it may hold newer DEKs, and
- *   what was written under them would be lost.
+ * - A superblock that holds DEKs which the backup lacks is replaced only where it is proven to be of no use: it may have
+ *   the only wraps of them, and what is under them would be lost for ever. This can't be forced.
+ * - Any other superblock of a higher generation that decodes is replaced with `force` only: the backup may have another size.
  * - A DEK that was exposed since the backup stays so: it is wrapped anew, with the mark, by the key that the backup names.
  */
 export async function restoreHeader(options: RestoreHeaderOptions): Promise<Restored> {
@@ -91,6 +93,7 @@ export async function restoreHeader(options: RestoreHeaderOptions): Promise<Rest
   const backup = decodeSuperblock(bytes);
   await assertSameVolume(options.store, backup);
   const found = await readHeaderCopies(options.store);
+  await assertLosesNoDek(found, backup.superblock, options);
   const present = found.copies[0]?.decoded.superblock;
   const { generation } = backup.superblock;
   if (present !== undefined && present.generation > generation && !options.force) {
@@ -114,14 +117,37 @@ export async function restoreHeader(options: RestoreHeaderOptions): Promise<Rest
   }
 }
 
+/** CONFLICT where a superblock in place opens, or may open yet, and holds a DEK that the backup does not have. */
+async function assertLosesNoDek(
+  { copies }: HeaderCopies,
+  { deks }: Superblock,
+  { providers, pins }: RestoreHeaderOptions,
+): Promise<void> {
+  for (const { name, decoded } of copies) {
+    const missing = decoded.superblock.deks.filter((dek) => !deks.some((other) => isSameDek(dek, other)));
+    if (missing.length === 0) continue;
+    const ids = missing.map(({ id }) => id).join(', ');
+    const lost = `the ${name} in place has DEK ${ids}, which the backup has not: what is under it would be lost`;
+    try {
+      (await unwrapHeader(decoded, providers, pins)).revoke();
+    } catch (error) {
+      // Damaged, or of somebody else: nothing hangs on it.
+      if (isSealbdError(error, 'INTEGRITY')) continue;
+      throw new SealbdError('CONFLICT', `${lost}, should it open yet: ${messageOf(error)}`, { cause: error });
+    }
+    throw new SealbdError('CONFLICT', `${lost}; "sealbd volume header-backup" makes a new backup`);
+  }
+}
+
+function isSameDek(one: DekRecord, other: DekRecord): boolean {
+  return one.id === other.id && bytesEqual(one.checkValue, other.checkValue);
+}
+
 /** DEKs that a copy on the disk calls exposed and the backup does not. The check value tells them from others of the same id. */
 function exposedSince({ deks }: Superblock, { copies }: HeaderCopies): Set<number> {
   const known = copies.flatMap((copy) => copy.decoded.superblock.deks).filter((dek) => dek.exposed);
   const since = deks.filter((dek) => {
-    const same = known.filter(
-      ({ id, checkValue }) => id === dek.id && bytesEqual(checkValue, dek.checkValue),
-    );
-    return !dek.exposed && same.length > 0;
+    return !dek.exposed && known.some((other) => isSameDek(dek, other));
   });
   return new Set(since.map((dek) => dek.id));
 }

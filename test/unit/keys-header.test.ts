@@ -228,6 +228,58 @@ describe('a header backup', () => {
     again.revoke();
   });
 
+  describe('that lacks a DEK of the superblock in place', () => {
+    async function rotated() {
+      const made = await setup();
+      const { store, providers, header } = made;
+      const backup = await backUpHeader(store);
+      await header.addPending({ providers, clock: systemClock, keyUri: 'local:default', rewrite: true });
+      await header.activatePending();
+      await header.dropRetired(new Set([2]));
+      header.revoke();
+      const restore = (force: boolean) => restoreHeader({ store, providers, pins: {}, file: backup, force });
+      return { ...made, backup, restore };
+    }
+
+    it('is refused where that superblock opens, with force too', async () => {
+      const { open, restore } = await rotated();
+      for (const force of [false, true])
+        await expect(restore(force)).rejects.toMatchObject({
+          ...{ code: 'CONFLICT', message: expect.stringMatching(/has DEK 2, .* would be lost/) },
+        });
+      const header = await open();
+      expect([...header.deks.keys()]).toEqual([2]);
+      header.revoke();
+    });
+
+    it('is refused where one copy of it opens only', async () => {
+      const { open, restore, file } = await rotated();
+      flip(file('superblock'), -1);
+      await expect(restore(true)).rejects.toMatchObject({ code: 'CONFLICT' });
+      (await open()).revoke();
+    });
+
+    it('is refused while its key is, since that may come back', async () => {
+      const { directory, file, restore } = await rotated();
+      rmSync(join(directory, 'keyring.json'));
+      const before = readFileSync(file('superblock'));
+      await expect(restore(true)).rejects.toMatchObject({
+        ...{ code: 'CONFLICT', message: expect.stringMatching(/should it open yet: .*keyring\.json/) },
+      });
+      expect(readFileSync(file('superblock'))).toEqual(before);
+    });
+
+    it('takes its place with force where neither copy is authentic', async () => {
+      const { open, restore, file } = await rotated();
+      for (const name of ['superblock', 'superblock.bak']) flip(file(name), -1);
+      await expect(restore(false)).rejects.toMatchObject({ message: expect.stringMatching(/--force/) });
+      await restore(true);
+      const header = await open();
+      expect([...header.deks.keys()]).toEqual([1]);
+      header.revoke();
+    });
+  });
+
   it('whose key is refused changes nothing', async () => {
     const { directory, store, providers, header, file } = await setup();
     header.revoke();
