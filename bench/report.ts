@@ -12,6 +12,9 @@ const TITLES: Readonly<Record<string, string>> = {
   kernels: 'Kernels',
   crossover: 'Inline or pool',
   map: 'Block map',
+  kdf: 'Key derivation',
+  codec: 'Wire codec',
+  growth: 'Growth',
   nbd: 'Over NBD',
   rotation: 'Re-encryption beside clients',
 };

@@ -25,7 +25,10 @@ const GROUPS: Readonly<Record<string, { readonly file: string; readonly timeoutM
   kernels: { file: 'micro/kernels.js', timeoutMs: 10 * MINUTE_MS },
   crossover: { file: 'micro/crossover.js', timeoutMs: 15 * MINUTE_MS },
   map: { file: 'micro/map.js', timeoutMs: 15 * MINUTE_MS },
+  kdf: { file: 'micro/kdf.js', timeoutMs: MINUTE_MS },
+  codec: { file: 'micro/codec.js', timeoutMs: MINUTE_MS },
   nbd: { file: 'nbd/nbd.js', timeoutMs: 120 * MINUTE_MS },
+  growth: { file: 'growth/growth.js', timeoutMs: 60 * MINUTE_MS },
   rotation: { file: 'nbd/rotation.js', timeoutMs: 30 * MINUTE_MS },
 };
 

@@ -17,8 +17,8 @@ import { progress, runGroup } from '../group.js';
 import type { GroupOptions, GroupResult, Table } from '../result.js';
 
 const MIB = 1 << 20;
-const SIZES = [4096, 65_536, MIB, 64 * MIB];
-const SIZES_QUICK = [4096, 65_536];
+const SIZES = [512, 4096, 65_536, MIB, 64 * MIB];
+const SIZES_QUICK = [512, 4096, 65_536];
 /** The portable kernel is constant-time arithmetic: a large size would only take long. */
 const PORTABLE_BYTES_MAX = MIB;
 const BLOCK = 4096;
@@ -129,8 +129,8 @@ function tasksFor(size: number): { tasks: Task[]; free(): void } {
   const sealed = Buffer.alloc(size);
   const copy = Buffer.alloc(size);
   const tag = addon.primitives.gcmSeal('portable', key, iv, aad, src, sealed);
-  const plain = new Arena(size);
-  const slots = new Arena((size / BLOCK) * SLOT);
+  const plain = new Arena(Math.max(size, BLOCK));
+  const slots = new Arena(Math.ceil(size / BLOCK) * SLOT);
   plain.bytes.set(src);
   const tasks: Task[] = evpTasks(size, src, sealed, tag);
   tasks.push({ who: 'memcpy', what: 'copy', operation: 'copy', size, run: () => src.copy(copy) });
@@ -138,7 +138,8 @@ function tasksFor(size: number): { tasks: Task[]; free(): void } {
     if (!supported || (name === 'portable' && size > PORTABLE_BYTES_MAX)) continue;
     tasks.push(...kernelTasks(name, size, src, sealed, tag));
   }
-  tasks.push(...runTasks(size, plain, slots));
+  // Runs are of whole blocks.
+  if (size % BLOCK === 0) tasks.push(...runTasks(size, plain, slots));
   return {
     tasks,
     free() {
@@ -233,7 +234,7 @@ async function measure({ quick }: GroupOptions): Promise<GroupResult> {
   verifyAgainstEvp();
   const figures: Figure[] = [];
   for (const size of quick ? SIZES_QUICK : SIZES) {
-    progress(`kernels: ${size / 1024} KiB`);
+    progress(`kernels: ${size} bytes`);
     figures.push(...(await measureSize(size, quick ? 5 : 200)));
     if (!quick) figures.push(...opensslSpeed(size));
   }
