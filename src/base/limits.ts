@@ -118,7 +118,7 @@ export const KMS_ATTEMPT_TIMEOUT_MS = 4_000;
 /** For region and credentials, of the time of an operation; what comes later is there for the next one. */
 export const KMS_CREDENTIALS_TIMEOUT_MS = 3_000;
 /** What gives credentials and has not answered for so long is asked anew. */
-export const KMS_CREDENTIALS_ABANDON_MS = 30_000;
+export const KMS_CREDENTIALS_ABANDON_MS = 10_000;
 /** Until the connection stands, TLS included. */
 export const KMS_CONNECT_TIMEOUT_MS = 3_000;
 /** At once, for each daemon; what is more waits. */

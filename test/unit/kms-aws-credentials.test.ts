@@ -1,9 +1,10 @@
 /** What is said, and done, where the daemon's AWS credentials cannot be had. */
-import { chmodSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { type Clock, systemClock } from '../../src/base/clock.js';
+import { KMS_CREDENTIALS_ABANDON_MS } from '../../src/base/limits.js';
 import { AwsClients } from '../../src/kms/aws/clients.js';
 import { credentialSources } from '../../src/kms/aws/credential-sources.js';
 import { type AwsKmsError, credentialsErrorOf } from '../../src/kms/aws/errors.js';
@@ -291,7 +292,8 @@ describe('a source of credentials that never answers', () => {
     // A deadline of a tenth of a second, and a while that never ends.
     const clock: Clock = {
       ...systemClock,
-      setTimeout: (fn, ms) => systemClock.setTimeout(fn, ms < 30_000 ? ms / 30 : ms * 100),
+      setTimeout: (fn, ms) =>
+        systemClock.setTimeout(fn, ms < KMS_CREDENTIALS_ABANDON_MS ? ms / 30 : ms * 100),
     };
     const provider = awsProviders({ clock }).open(`awskms:///${kms.createKey().arn}`);
     expect(await failureOf(provider.describe())).toMatchObject({ kind: 'unreachable' });
@@ -305,7 +307,6 @@ describe('a source of credentials that never answers', () => {
         { timeout: 30_000 },
       )
       .not.toBe('CredentialsOutage');
-    const { readFileSync } = await import('node:fs');
     expect(readFileSync(starts, 'utf8')).toBe('x\n');
   }, 60_000);
 });
