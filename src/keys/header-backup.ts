@@ -12,6 +12,7 @@ import type { KeyProviders } from '../kms/registry.js';
 import { addon } from '../native/addon.js';
 import type { Store } from '../store/store.js';
 import { type DekRing, withKeys } from './dek-ring.js';
+import { deksOnDisk } from './deks-on-disk.js';
 import {
   type HeaderCopies,
   newestCopy,
@@ -83,8 +84,8 @@ export interface Restored {
  * - The backup must decode, and authenticate under the key that it names: a wrong one can't do harm.
  * - It must be of this volume: the uuid of a superblock that still decodes, else of the checkpoint, decides. This
  *   can't be forced.
- * - A superblock that holds DEKs which the backup lacks is replaced only where it is proven to be of no use: it may have
- *   the only wraps of them, and what is under them would be lost for ever. This can't be forced.
+ * - A superblock that holds a DEK which the backup lacks, and that files of the volume are under, is replaced only where it
+ *   is proven to be of no use: it may have the only wrap of that DEK, and the data would be lost for ever. This can't be forced.
  * - Any other superblock of a higher generation that decodes is replaced with `force` only: the backup may have another size.
  * - A DEK that was exposed since the backup stays so: it is wrapped anew, with the mark, by the key that the backup names.
  */
@@ -117,14 +118,17 @@ export async function restoreHeader(options: RestoreHeaderOptions): Promise<Rest
   }
 }
 
-/** CONFLICT where a superblock in place opens, or may open yet, and holds a DEK that the backup does not have. */
+/** CONFLICT where a superblock in place opens, or may open yet, and holds a DEK in use that the backup does not have. */
 async function assertLosesNoDek(
   { copies }: HeaderCopies,
   { deks }: Superblock,
-  { providers, pins }: RestoreHeaderOptions,
+  { store, providers, pins }: RestoreHeaderOptions,
 ): Promise<void> {
+  const inUse = await deksOnDisk(store);
   for (const { name, decoded } of copies) {
-    const missing = decoded.superblock.deks.filter((dek) => !deks.some((other) => isSameDek(dek, other)));
+    const missing = decoded.superblock.deks.filter((dek) => {
+      return inUse.has(dek.id) && !deks.some((other) => isSameDek(dek, other));
+    });
     if (missing.length === 0) continue;
     const ids = missing.map(({ id }) => id).join(', ');
     const lost = `the ${name} in place has DEK ${ids}, which the backup has not: what is under it would be lost`;

@@ -228,10 +228,16 @@ describe('a header backup', () => {
     again.revoke();
   });
 
-  describe('that lacks a DEK of the superblock in place', () => {
-    async function rotated() {
+  describe('that lacks a DEK of the superblock in place, which the data is under,', () => {
+    /** The only thing that says which DEK the data is under is the root of the checkpoint. */
+    async function rotated(dataUnder = 2) {
       const made = await setup();
-      const { store, providers, header } = made;
+      const { store, providers, header, file } = made;
+      const root = Buffer.alloc(128);
+      root.write('SBDCKP1\n');
+      root.writeUInt32LE(dataUnder, 12);
+      root.set(header.superblock.uuid, 16);
+      writeFileSync(file('checkpoint'), root);
       const backup = await backUpHeader(store);
       await header.addPending({ providers, clock: systemClock, keyUri: 'local:default', rewrite: true });
       await header.activatePending();
@@ -267,6 +273,14 @@ describe('a header backup', () => {
         ...{ code: 'CONFLICT', message: expect.stringMatching(/should it open yet: .*keyring\.json/) },
       });
       expect(readFileSync(file('superblock'))).toEqual(before);
+    });
+
+    it('takes its place with force where nothing is under that DEK', async () => {
+      const { open, restore } = await rotated(1);
+      await restore(true);
+      const header = await open();
+      expect([...header.deks.keys()]).toEqual([1]);
+      header.revoke();
     });
 
     it('takes its place with force where neither copy is authentic', async () => {
