@@ -94,7 +94,7 @@ it('an old DEK is wiped though copy 2 keeps its wrap, and a later try takes that
   await subject.rewrite();
   const old = subject.header.deks.get(1)!;
   addon.keyRetain(old);
-  const { wrapped } = subject.header.superblock.deks[0];
+  const wrapped = Buffer.from(subject.header.superblock.deks[0].wrapped);
   const heal = breakCopy2(subject);
   await expect(subject.dropOld()).rejects.toThrow('injected');
   const wiped = addon.keyIsRevoked(old);
