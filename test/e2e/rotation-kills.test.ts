@@ -193,7 +193,7 @@ it.each(OPERATIONS)(
         await subject.round();
       } catch (error) {
         const where = `after ${subject.kills} kills, SEALBD_TEST_SEED=${seed}`;
-      throw new Error(`${where}\n${subject.logEnd}`, { cause: error });
+        throw new Error(`${where}\n${subject.logEnd}`, { cause: error });
       }
     }
     console.log(Object.fromEntries(subject.moments));
