@@ -139,6 +139,26 @@ describe('a daemon that starts while the key service', () => {
     expect(scene.audit().at(-1)).toMatchObject({ event: 'start', by: { kind: 'watchdog' } });
   });
 
+  it('hangs waits for it once, not for each volume, and serves those under local: keys meanwhile', async () => {
+    const { scene, kms, key, daemon: before } = await withVolume();
+    const more = Array.from({ length: 9 }, (_, i) => `w${i}`);
+    for (const name of more)
+      await before.ok('volume', 'create', name, '--size', '1M', '--key', `awskms:///${key.arn}`);
+    await before.ok('volume', 'create', 'z', '--size', '1M', '--key', 'local:default');
+    await before.stop();
+    kms.inject('hang');
+    const daemon = await scene.daemon();
+    const atStart = daemon.log().filter(({ msg }) => msg === 'does not open');
+    expect(atStart.map(({ volume }) => volume).sort()).toEqual(['v', ...more]);
+    const asked = atStart.filter(({ reason }) => !`${reason}`.startsWith('not asked yet'));
+    expect(asked.length).toBeLessThanOrEqual(4);
+    expect(await volumeInfo(daemon, 'z')).toMatchObject({ state: 'serving' });
+    kms.clearFaults();
+    await until('all serve', async () => {
+      return (await adminOf(daemon).listVolumes()).every(({ state }) => state === 'serving');
+    });
+  });
+
   it('refuses the key does not wait: it is for an operator to open the volume', async () => {
     const { scene, kms, key, daemon: before } = await withVolume();
     await before.stop();

@@ -154,11 +154,17 @@ describe('when the key service', () => {
       const cutOff = await impatient.client();
       const [patientLog, impatientLog] = [patient.daemon.log().length, impatient.daemon.log().length];
       const auditFrom = auditOf(impatient.daemon.data).length;
+      let audited: unknown[] = [];
       await begin(kms);
       try {
         await patient.untilKey('unreachable');
         await untilState(impatient.daemon, 'key-invalid');
         await cutOff.closed;
+        // Before the end of the outage, which is audited too.
+        await until('the stop is put down', () => {
+          audited = auditOf(impatient.daemon.data).slice(auditFrom);
+          return audited.length > 1;
+        });
         await patient.expectCountdown(named, patientLog);
         expect(await client.writeAt(0, Buffer.alloc(BLOCK, 7))).toBe(0);
       } finally {
@@ -169,7 +175,7 @@ describe('when the key service', () => {
       expect(servedFor(lines)).toBeGreaterThan(SHORT_GRACE_MS - 50);
       const reason = expect.stringMatching(/not reachable for the grace period of 3s: /);
       expect(await volumeInfo(impatient.daemon)).toMatchObject({ reason });
-      expect(auditOf(impatient.daemon.data).slice(auditFrom)).toEqual([
+      expect(audited).toEqual([
         expect.objectContaining({ event: 'key-state', to: 'unreachable' }),
         expect.objectContaining({ event: 'stop', by: { kind: 'watchdog' }, reason }),
       ]);
