@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { diskFull } from '../support/hooked-store.js';
 import { RotatingVolume, rejection } from '../support/rotating-volume.js';
+import { BLOCK } from '../support/volume-harness.js';
 
 const BLOCKS = 65_536;
 /** A map that is larger than a file of the reserve. */
@@ -34,13 +35,18 @@ it('leaves the old map where it is, keeps its DEK as long, and lets go of both w
   await subject.rotate();
   expect(subject.deks).toEqual(['1 retired', '2 active']);
   await subject.write(2, ...Array.from({ length: 64 }, (_, i) => i));
-  await subject.stop();
-  await subject.open();
   await subject.expectData();
-  // As it is after a re-encryption of the segments alone.
+  // Nothing but the old map is under DEK 1 once its segments are gone.
+  await subject.volume.trim(0, BLOCKS * BLOCK);
+  for (let lba = 0; lba < BLOCKS; lba++) subject.forget(lba);
+  await subject.write(3, ...Array.from({ length: 64 }, (_, i) => i));
+  while (subject.volume.segmentsByDek().has(1)) await subject.volume.checkpoint();
   expect(subject.volume.deksInUse()).toEqual(new Set([1, 2]));
   expect(await subject.dropOld()).toEqual([]);
+  await subject.stop();
+  await subject.open();
   expect(subject.deks).toEqual(['1 retired', '2 active']);
+  await subject.expectData();
   makeRoom();
   await subject.rewrite();
   expect(subject.volume.deksInUse()).toEqual(new Set([2]));
