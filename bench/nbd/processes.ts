@@ -28,10 +28,15 @@ export class Programs {
     process.once('exit', () => this.killAll());
   }
 
-  spawn(name: string, args: readonly string[], output: 'pipe' | 'ignore'): ChildProcess {
+  spawn(
+    name: string,
+    args: readonly string[],
+    output: 'pipe' | 'ignore',
+    extra: NodeJS.ProcessEnv = {},
+  ): ChildProcess {
     // Servers run as they do in service: what run.ts sets for this process is not for them.
     const { SEALBD_TESTING: _testing, SEALBD_ADDON: _addon, ...env } = process.env;
-    const child = spawn(name, args, { stdio: ['ignore', output, output], env });
+    const child = spawn(name, args, { stdio: ['ignore', output, output], env: { ...env, ...extra } });
     this.#children.add(child);
     child.once('close', () => this.#children.delete(child));
     return child;
@@ -56,9 +61,10 @@ export function run(
   name: string,
   args: readonly string[],
   timeoutMs: number,
+  env: NodeJS.ProcessEnv = {},
 ): Promise<Finished> {
   return new Promise((resolve, reject) => {
-    const child = programs.spawn(name, args, 'pipe');
+    const child = programs.spawn(name, args, 'pipe', env);
     const text = { stdout: '', stderr: '' };
     for (const stream of ['stdout', 'stderr'] as const) {
       child[stream]!.setEncoding('utf8').on('data', (part: string) => {

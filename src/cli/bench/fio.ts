@@ -51,6 +51,8 @@ export async function measureWorkload(
     '--time_based',
     `--runtime=${timeMs}ms`,
     '--norandommap',
+    // Other blocks in every trial: a log likes nothing better than the same ones again.
+    '--randrepeat=0',
     ...(isReadOnly(workload) ? ['--readonly'] : []),
     ...workload.extra,
   ];
