@@ -106,6 +106,8 @@ export const REFUSAL_STANDS_MS = 300_000;
 export const KEY_CHECK_TIMEOUT_MS = 10_000;
 /** Questions about the DEKs of one volume that are under way together; after so many without an answer no more are asked. */
 export const DEKS_ASKED_AT_ONCE = 8;
+/** How long `key usage` waits for the operation that a volume is in. */
+export const LOOK_WAIT_MS = 30_000;
 /** How often the watchdog looks whether the machine was asleep, so that checks are overdue. */
 export const SLEEP_LOOK_MS = 10_000;
 export const KEY_RETRY_MIN_MS = 2_000;

@@ -63,7 +63,7 @@ export class KeyOperations {
   }
 
   async usage(keyUri: string | undefined): Promise<KeyUsage[]> {
-    const inventory = await takeInventory(this.#options.volumes);
+    const inventory = await takeInventory(this.#options.volumes, this.#options.clock);
     const uses = keysInUse(inventory.volumes);
     const caveats = [...inventory.doubts, ...CAVEATS];
     if (keyUri === undefined) return uses.map((use) => usageView(use, caveats));

@@ -42,6 +42,8 @@ export async function checkDeks(
 ): Promise<KeyAnswer> {
   const failures: { readonly answer: Failure; readonly dek: DekRecord }[] = [];
   await forEachLimited(superblock.deks, DEKS_ASKED_AT_ONCE, async (dek) => {
+    // Nothing is worse than a refusal, which what follows need not wait for.
+    if (failures.some((failure) => failure.answer.kind === 'refused')) return;
     // A service that hangs is not waited for a thousand times.
     const unanswered = failures.filter(
       (failure) => failure.answer.kind === 'unreachable' && failure.dek.keyUri === dek.keyUri,

@@ -98,6 +98,13 @@ describe('the answer for a volume', () => {
     expect((await check()).kind).toBe('refused');
   });
 
+  it('does not wait for the rest of the DEKs once one is refused', async () => {
+    const { one, check } = await volumeUnder(...new Array<string>(3 * DEKS_ASKED_AT_ONCE).fill('scripted:a'));
+    one.queue.push('refused');
+    expect((await check()).kind).toBe('refused');
+    expect(one.questions).toBe(DEKS_ASKED_AT_ONCE);
+  });
+
   it('comes after one time-out where the service hangs, however many DEKs there are', async () => {
     const uris = new Array<string>(5 * DEKS_ASKED_AT_ONCE).fill('scripted:a');
     const { one, check } = await volumeUnder(...uris);

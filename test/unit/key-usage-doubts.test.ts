@@ -2,12 +2,16 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { Caller } from '../../src/admin/backend.js';
+import { LOOK_WAIT_MS } from '../../src/base/limits.js';
+import { takeInventory } from '../../src/daemon/key-inventory.js';
 import { STARTUP } from '../../src/daemon/volume-events.js';
 import { withKeys } from '../../src/keys/dek-ring.js';
+import { keysInUse } from '../../src/keys/key-usage.js';
 import { decodeSuperblock, encodeSuperblock, type Superblock } from '../../src/keys/superblock.js';
 import { SUITE_NONE } from '../../src/native/addon.js';
 import { gate } from '../support/hooked-store.js';
 import { expectNoLeakedSlots } from '../support/key-fixtures.js';
+import { ManualClock } from '../support/manual-clock.js';
 import type { ScriptedService } from '../support/scripted-provider.js';
 import { createVolume, type Watched, WatchedDirectory } from '../support/watched-volumes.js';
 
@@ -170,6 +174,24 @@ describe('a key is not called safe to delete', () => {
     expect(await verdict(watched, 'scripted:a')).toMatchObject({ safeToDelete: false, volumes: ['v'] });
     await watched.volumes.delete('v', CLI);
     expect((await verdict(watched, 'scripted:a')).safeToDelete).toBe(true);
+    await watched.close();
+  });
+
+  it('while an operation on a volume does not end: what is known of it is told, with a doubt', async () => {
+    const directory = new WatchedDirectory();
+    const watched = await directory.start();
+    const clock = new ManualClock();
+    await createVolume(watched.volumes, 'v', 'scripted:a');
+    const { open, held } = holdBack(directory.other, 1);
+    const moving = watched.keys.set('v', 'other:b', CLI);
+    await held;
+    const taken = takeInventory(watched.volumes, clock);
+    clock.advance(LOOK_WAIT_MS);
+    const { volumes, doubts } = await taken;
+    expect(keysInUse(volumes).map(({ keyUri }) => keyUri)).toEqual(['scripted:a']);
+    expect(doubts).toContainEqual(expect.stringContaining('did not end in 30s'));
+    open();
+    await moving;
     await watched.close();
   });
 
