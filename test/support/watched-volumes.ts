@@ -53,6 +53,8 @@ export interface WatchedOptions {
   readonly log?: Logger;
   /** For the deadline of a stop. */
   readonly watchClock?: Clock;
+  /** For the retries of a re-encryption. */
+  readonly retryClock?: Clock;
   readonly pins?: ReadonlyMap<string, HeaderPins>;
 }
 
@@ -83,6 +85,7 @@ export class WatchedDirectory {
     hook: path,
     log = nullLogger,
     watchClock = systemClock,
+    retryClock = systemClock,
     pins = new Map(),
   }: WatchedOptions = {}): Promise<Watched> {
     const clock = systemClock;
@@ -100,7 +103,7 @@ export class WatchedDirectory {
     const jobs = new Jobs(clock, log);
     const files = new VolumeFiles(join(this.path, 'volumes'), random);
     const parts = { files, engine, providers, jobs, pins, clock, random, log, observer };
-    const rotations = new Rotations({ jobs, providers, watchdog, pins, clock, log });
+    const rotations = new Rotations({ jobs, providers, watchdog, pins, clock: retryClock, log });
     const volumes = new VolumeManager({
       ...parts,
       observer: {

@@ -7,7 +7,7 @@ import { BLOCK } from '../support/volume-harness.js';
 
 const BLOCKS = 65_536;
 /** A map that is larger than a file of the reserve. */
-const MAPPED = 24_000;
+const MAPPED = 16_000;
 
 async function withLargeMap(suite: 0 | 2): Promise<RotatingVolume> {
   const subject = await RotatingVolume.create({ suite, blocks: BLOCKS, tuning: { segmentSlots: 2048 } });

@@ -1,0 +1,252 @@
+/** Requests to change a DEK that meet each other, a check of the key, or a rewriting that fails. */
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import type { EngineVolume } from '../../src/daemon/engine.js';
+import type { ManagedVolume } from '../../src/daemon/managed-volume.js';
+import { STARTUP } from '../../src/daemon/volume-events.js';
+import { keyView } from '../../src/daemon/volume-views.js';
+import { Arena } from '../../src/native/arena.js';
+import { type Gate, gate, ioError } from '../support/hooked-store.js';
+import { ManualClock } from '../support/manual-clock.js';
+import { until } from '../support/until.js';
+import { BLOCK, patternBlock } from '../support/volume-harness.js';
+import {
+  createVolume,
+  type Watched,
+  WatchedDirectory,
+  type WatchedOptions,
+} from '../support/watched-volumes.js';
+
+const BLOCKS = 2048;
+const MINUTE_MS = 60_000;
+
+interface Scene extends Watched {
+  readonly directory: WatchedDirectory;
+  readonly volume: ManagedVolume;
+  readonly path: string;
+}
+
+async function scene(cipher: 'none' | 'aes-256-gcm', options: WatchedOptions = {}): Promise<Scene> {
+  const directory = new WatchedDirectory();
+  const watched = await directory.start(options);
+  const blank = { name: 'v', sizeBytes: 2 ** 26, cipher: 'none', keyUri: undefined } as const;
+  const volume =
+    cipher === 'none'
+      ? await watched.volumes.create(blank, STARTUP)
+      : await createVolume(watched.volumes, 'v', 'scripted:a');
+  const io = new Arena(BLOCK);
+  for (let lba = 0; lba < BLOCKS; lba++) {
+    io.bytes.set(patternBlock(lba, 1));
+    await volume.device!.write(io, 0, lba * BLOCK, BLOCK);
+  }
+  await volume.device!.flush();
+  io.free();
+  return { ...watched, directory, volume, path: join(directory.path, 'volumes', 'v') };
+}
+
+const rotate = ({ rotations, volumes }: Watched) => rotations.rotate(volumes, 'v', true, STARTUP);
+const ids = ({ volume }: Scene) => volume.superblock!.deks.map(({ id, state }) => `${id} ${state}`);
+const phase = ({ rotations, volume }: Scene) =>
+  keyView(volume, undefined, rotations.isAtWork('v'))?.rotation?.phase;
+
+/** The rewriting of this opening waits at the gate, then does its work. */
+function holdRewriting({ volume }: Scene): Gate {
+  const held = gate();
+  const device = volume.device!;
+  const rewrite = device.rewrite.bind(device);
+  device.rewrite = async (options) => {
+    await held.opened;
+    return rewrite(options);
+  };
+  return held;
+}
+
+/** The next rewritings of this opening fail, so many of them. */
+function failRewriting({ volume }: Scene, times: number): void {
+  const device = volume.device!;
+  const rewrite: EngineVolume['rewrite'] = device.rewrite.bind(device);
+  let left = times;
+  device.rewrite = async (options) => {
+    if (left-- > 0) throw ioError('write');
+    return rewrite(options);
+  };
+}
+
+async function outcomes(...work: Promise<unknown>[]): Promise<unknown[]> {
+  const settled = await Promise.allSettled(work);
+  return settled.map((result) => (result.status === 'fulfilled' ? 'done' : result.reason.code));
+}
+
+const eventsOf = async ({ audit }: Watched) => (await audit()).map(({ event }) => event);
+
+describe('of two requests at once the second changes nothing', () => {
+  it('where both convert, under different keys and ciphers', async () => {
+    const watched = await scene('none');
+    const { rotations, volumes, jobs, volume } = watched;
+    const first = rotations.encrypt(volumes, 'v', 'scripted:a', 'aes-256-gcm', STARTUP);
+    const second = rotations.encrypt(volumes, 'v', 'other:b', 'aes-256-ctr', STARTUP);
+    expect(await outcomes(first, second)).toEqual(['done', 'CONFLICT']);
+    await jobs.ended('v', 'encrypt');
+    expect(volume.superblock).toMatchObject({
+      suite: 2,
+      plain: false,
+      deks: [{ id: 1, state: 'active', keyUri: 'scripted:a' }],
+    });
+    await watched.close();
+  });
+
+  it('where both rotate', async () => {
+    const watched = await scene('aes-256-gcm');
+    const held = holdRewriting(watched);
+    expect(await outcomes(rotate(watched), rotate(watched))).toEqual(['done', 'CONFLICT']);
+    expect(ids(watched)).toEqual(['1 retired', '2 active']);
+    held.open();
+    await watched.jobs.ended('v', 'reencrypt');
+    expect(ids(watched)).toEqual(['2 active']);
+    expect((await eventsOf(watched)).filter((event) => event === 'rotate')).toEqual(['rotate']);
+    await watched.close();
+  });
+});
+
+it('a cancel does not take back what was asked for after it', async () => {
+  const watched = await scene('aes-256-gcm');
+  const { rotations, volumes, jobs, volume } = watched;
+  const held = holdRewriting(watched);
+  const { job } = await rotate(watched);
+  const cancelling = jobs.cancel(job!.id);
+  held.open();
+  const cancelled = await cancelling;
+  expect(cancelled.state).toBe('cancelled');
+  const heldAgain = holdRewriting(watched);
+  await rotate(watched);
+  await rotations.cancelled(volumes, cancelled, STARTUP);
+  expect([volume.superblock!.rewriting, rotations.isAtWork('v')]).toEqual([true, true]);
+  heldAgain.open();
+  await jobs.ended('v', 'reencrypt');
+  expect(ids(watched)).toEqual(['3 active']);
+  await watched.close();
+});
+
+it('a check of the key that overlaps the end of the old DEK finds the key valid', async () => {
+  const watched = await scene('aes-256-gcm');
+  const { directory, jobs, watchdog, volume } = watched;
+  const held = holdRewriting(watched);
+  await rotate(watched);
+  const answering = gate();
+  let waiting = 0;
+  const service = directory.one;
+  const ask = service.ask.bind(service);
+  service.ask = async () => {
+    waiting++;
+    await answering.opened;
+    return ask();
+  };
+  const checking = watchdog.check('v');
+  await until('both DEKs are asked about', () => waiting === 2);
+  held.open();
+  await jobs.ended('v', 'reencrypt');
+  expect(ids(watched)).toEqual(['2 active']);
+  answering.open();
+  await checking;
+  expect(volume.keyCheck).toMatchObject({ state: 'valid', reason: undefined });
+  const { audit } = watched;
+  const states = (await audit()).flatMap((event) => (event.event === 'key-state' ? [event.to] : []));
+  expect(states).toEqual(['valid']);
+  await watched.close();
+});
+
+describe('a rewriting that fails', () => {
+  it('is shown as waiting, and tried again after a minute, then after two', async () => {
+    const clock = new ManualClock();
+    const watched = await scene('aes-256-gcm', { retryClock: clock });
+    const { jobs, volume } = watched;
+    failRewriting(watched, 2);
+    const { job } = await rotate(watched);
+    await jobs.ended('v', 'reencrypt');
+    expect(jobs.get(job!.id)).toMatchObject({ state: 'failed', error: { message: expect.any(String) } });
+    expect([phase(watched), volume.superblock!.rewriting]).toEqual(['waiting', true]);
+    const runs = () => jobs.list().filter(({ kind }) => kind === 'reencrypt').length;
+    clock.advance(MINUTE_MS - 1);
+    await turn();
+    expect(runs()).toBe(1);
+    clock.advance(1);
+    await until('the second attempt', () => runs() === 2);
+    await jobs.ended('v', 'reencrypt');
+    clock.advance(2 * MINUTE_MS - 1);
+    await turn();
+    expect(runs()).toBe(2);
+    clock.advance(1);
+    await until('the third attempt', () => runs() === 3);
+    await jobs.ended('v', 'reencrypt');
+    expect([phase(watched), ids(watched)]).toEqual([undefined, ['2 active']]);
+    await watched.close();
+  });
+
+  it('is not tried again on another opening of the volume, which goes on by itself', async () => {
+    const clock = new ManualClock();
+    const watched = await scene('aes-256-gcm', { retryClock: clock });
+    const { jobs, volumes } = watched;
+    failRewriting(watched, 1);
+    await rotate(watched);
+    await jobs.ended('v', 'reencrypt');
+    await volumes.stop('v', STARTUP);
+    clock.advance(10 * MINUTE_MS);
+    await turn();
+    expect(jobs.list().length).toBe(1);
+    await volumes.start('v', STARTUP);
+    clock.advance(0);
+    await until('it goes on', () => jobs.list().length === 2);
+    await jobs.ended('v', 'reencrypt');
+    expect(ids(watched)).toEqual(['2 active']);
+    await watched.close();
+  });
+
+  it('for blocks that can not be read lets go of every DEK but theirs', async () => {
+    const watched = await scene('aes-256-gcm');
+    const { jobs, path } = watched;
+    const [bad] = readdirSync(path)
+      .filter((name) => /^seg-[0-9a-f]{16}$/.test(name))
+      .sort();
+    const bytes = readFileSync(join(path, bad));
+    bytes[BLOCK + 10] ^= 1;
+    writeFileSync(join(path, bad), bytes);
+    for (const newest of [2, 3]) {
+      const { job } = await rotate(watched);
+      await jobs.ended('v', 'reencrypt');
+      expect(jobs.get(job!.id)).toMatchObject({ state: 'failed', error: { code: 'INTEGRITY' } });
+      expect(ids(watched)).toEqual(['1 retired', `${newest} active`]);
+    }
+    await watched.close();
+  });
+
+  it('at the last step, in copy 2 of the superblock, is tried again until that copy is right', async () => {
+    const clock = new ManualClock();
+    const watched = await scene('aes-256-gcm', { retryClock: clock });
+    const { jobs, volume, path } = watched;
+    const held = holdRewriting(watched);
+    const { job } = await rotate(watched);
+    const wrapped = Buffer.from(volume.superblock!.deks[0].wrapped);
+    const copy2 = join(path, 'superblock.bak');
+    const before = readFileSync(copy2);
+    // A directory that is not empty takes no file's place.
+    rmSync(copy2);
+    mkdirSync(join(copy2, 'in-the-way'), { recursive: true });
+    held.open();
+    await jobs.ended('v', 'reencrypt');
+    expect(jobs.get(job!.id).state).toBe('failed');
+    expect([ids(watched), volume.headerIsWhole]).toEqual([['2 active'], false]);
+    rmSync(copy2, { recursive: true });
+    writeFileSync(copy2, before);
+    expect(before.includes(wrapped)).toBe(true);
+    clock.advance(MINUTE_MS);
+    await until('it is tried again', () => volume.headerIsWhole);
+    await jobs.ended('v', 'reencrypt');
+    expect(readFileSync(copy2).includes(wrapped)).toBe(false);
+    expect(readFileSync(copy2)).toEqual(readFileSync(join(path, 'superblock')));
+    await watched.close();
+  });
+});
+
+/** What a timer that was due has started by now. */
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
