@@ -7,6 +7,7 @@ import {
   NOT_INSTALLED,
   type Table,
 } from './result.js';
+import { targetTable } from './targets.js';
 
 const TITLES: Readonly<Record<string, string>> = {
   kernels: 'Kernels',
@@ -39,11 +40,12 @@ function renderGroup(name: string, { notes, tables }: GroupResult): string {
   return `## ${TITLES[name] ?? name}\n\n${parts}\n\n${shown.map(renderTable).join('\n')}`;
 }
 
-function renderConditions({ conditions, loadAverageAfter, quick }: BenchFile): string {
+function renderConditions({ command, conditions, loadAverageAfter, quick }: BenchFile): string {
   const { programs, cpuFlags, loadAverageBefore } = conditions;
   const load = (values: readonly number[]): string => values.map((value) => value.toFixed(2)).join(' ');
   const gib = (conditions.memoryBytes / 2 ** 30).toFixed(0);
   const lines: [string, string][] = [
+    ['command', `\`${command}\``],
     ['date', conditions.date],
     ['sealbd', `${conditions.sealbd}, commit ${conditions.commit}`],
     ['processor', `${conditions.cpu}, ${conditions.cores} cores, ${gib} GiB (${cpuFlags.join(' ')})`],
@@ -67,13 +69,26 @@ function programsOf(programs: Readonly<Record<string, string>>): string {
   return missing.length === 0 ? versions : `${versions}; not installed: ${missing.join(', ')}`;
 }
 
-export function renderResult(result: BenchFile): string {
+/** `charts`: where each of them lies, as a reader of the text finds it. */
+export function renderResult(result: BenchFile, charts: readonly ChartLink[]): string {
+  const targets = `## Targets\n\nThe worst measurement decides; ratios are medians of the rounds.\n\n${renderTable(targetTable(result))}`;
+  const images = charts.map(({ title, path }) => `![${title}](${path})\n`);
   const groups = Object.entries(result.groups).map(([name, group]) => renderGroup(name, group));
-  return `${[renderConditions(result), ...groups].join('\n')}`;
+  return `${[renderConditions(result), targets, ...images, ...groups].join('\n')}`;
+}
+
+export interface ChartLink {
+  readonly title: string;
+  readonly path: string;
 }
 
 /** The whole of docs/BENCHMARKS.md. `source` is the JSON beside it. */
-export function renderDocument(introduction: string, result: BenchFile, source: string): string {
-  const origin = `The tables are written by \`npm run bench -- --publish\`; the raw figures are in [${source}](${source}).`;
-  return `${introduction.trim()}\n\n${origin}\n\n${renderResult(result)}`;
+export function renderDocument(
+  introduction: string,
+  result: BenchFile,
+  source: string,
+  charts: readonly ChartLink[],
+): string {
+  const origin = `The tables are written by \`${result.command}\`; the raw figures are in [${source}](${source}).`;
+  return `${introduction.trim()}\n\n${origin}\n\n${renderResult(result, charts)}`;
 }

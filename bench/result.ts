@@ -58,6 +58,8 @@ export interface Conditions {
 
 export interface BenchFile {
   readonly format: 1;
+  /** What was typed. */
+  readonly command: string;
   readonly quick: boolean;
   readonly conditions: Conditions;
   readonly loadAverageAfter: readonly number[];

@@ -2,8 +2,8 @@
  * npm run bench -- [--group NAME]... [--quick] [--rounds N] [--dir DIR] [--out FILE] [--publish]
  *
  * Runs groups of benchmarks, each in a fresh process, and keeps the figures with their conditions as JSON: in
- * bench/results/, or where --out says. With --publish the figures go to docs/benchmarks/<date>.json and, as tables, to
- * docs/BENCHMARKS.md. Any error fails the run.
+ * bench/results/, or where --out says; charts lie beside it as SVG. With --publish the figures go to
+ * docs/benchmarks/<date>.json, charts beside them, and tables to docs/BENCHMARKS.md. Any error fails the run.
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
@@ -80,7 +80,15 @@ async function runGroups({ groups, options }: CommandLine): Promise<BenchFile> {
     const result = await spawnGroup(fileURLToPath(new URL(file, import.meta.url)), options, timeoutMs);
     results[name] = { ...result, seconds: Math.round((performance.now() - start) / 1000) };
   }
-  return { format: 1, quick: options.quick, conditions, loadAverageAfter: loadavg(), groups: results };
+  const command = ['npm run bench --', ...process.argv.slice(2)].join(' ');
+  return {
+    format: 1,
+    command,
+    quick: options.quick,
+    conditions,
+    loadAverageAfter: loadavg(),
+    groups: results,
+  };
 }
 
 function write(path: string, text: string): void {
@@ -93,15 +101,26 @@ async function main(): Promise<void> {
   const commandLine = parseCommandLine(process.argv.slice(2));
   const result = await runGroups(commandLine);
   const { renderResult, renderDocument } = await import('./report.js');
+  const { chartsOf } = await import('./charts.js');
+  const charts = chartsOf(result);
   const json = `${JSON.stringify(result, null, 1)}\n`;
   const name = result.conditions.date.replace(/:/g, '').replace(/\.\d+/, '');
-  write(commandLine.out ?? join(ROOT, 'bench/results', `${name}.json`), json);
-  process.stdout.write(renderResult(result));
+  const out = commandLine.out ?? join(ROOT, 'bench/results', `${name}.json`);
+  write(out, json);
+  const links = charts.map(({ title, name: chart }) => ({
+    title,
+    path: `${out.replace(/\.json$/, '')}-${chart}.svg`,
+  }));
+  for (const [i, { svg }] of charts.entries()) write(links[i].path, svg);
+  process.stdout.write(renderResult(result, links));
   if (!commandLine.publish) return;
   const date = result.conditions.date.slice(0, 10);
   const intro = readFileSync(join(ROOT, 'bench/introduction.md'), 'utf8');
-  write(join(ROOT, 'docs/benchmarks', `${date}.json`), json);
-  write(join(ROOT, 'docs/BENCHMARKS.md'), renderDocument(intro, result, `benchmarks/${date}.json`));
+  const docs = join(ROOT, 'docs');
+  const published = charts.map(({ title, name: chart }) => ({ title, path: `benchmarks/${chart}.svg` }));
+  for (const [i, { svg }] of charts.entries()) write(join(docs, published[i].path), svg);
+  write(join(docs, 'benchmarks', `${date}.json`), json);
+  write(join(docs, 'BENCHMARKS.md'), renderDocument(intro, result, `benchmarks/${date}.json`, published));
 }
 
 try {

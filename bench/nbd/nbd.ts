@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { FIO_MISSING, fill, measureWorkload, readAll } from '../../src/cli/bench/fio.js';
 import { orderOf, type Trial } from '../../src/cli/bench/trials.js';
 import { WORKLOADS, type Workload } from '../../src/cli/bench/workloads.js';
+import { TRIALS_TITLE } from '../charts.js';
 import { progress, runGroup } from '../group.js';
 import type { GroupOptions, GroupResult } from '../result.js';
 import { figureTable, peerTable, penaltyTable } from './nbd-tables.js';
@@ -167,7 +168,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
         peerTable(WORKLOADS, trials),
         figureTable(WORKLOADS, trials),
         {
-          title: 'Single trials over NBD',
+          title: TRIALS_TITLE,
           columns: [],
           rows: trials.map((trial) => ({ ...trial })),
           raw: true,

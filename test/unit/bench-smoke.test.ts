@@ -42,6 +42,19 @@ describe('the benchmark', () => {
     expect(stdout).toContain('its numbers mean nothing');
   });
 
+  it('times key derivation and the wire codec', { timeout: TIMEOUT_MS }, () => {
+    const out = join(temporaryDirectory(), 'small.json');
+    const { status, stderr } = bench('--quick', '--group', 'kdf', '--group', 'codec', '--out', out);
+    expect(status, stderr).toBe(0);
+    const result = JSON.parse(readFileSync(out, 'utf8')) as BenchFile;
+    expect(result.command).toBe(`npm run bench -- --quick --group kdf --group codec --out ${out}`);
+    for (const name of ['kdf', 'codec']) {
+      const [{ rows }] = result.groups[name].tables;
+      expect(rows.length, name).toBeGreaterThan(4);
+      for (const row of rows) expect(row.nanoseconds, String(row.operation)).toBeGreaterThan(0);
+    }
+  });
+
   it('refuses what it does not know, with exit code 2', () => {
     expect(bench('--group', 'nothing')).toMatchObject({
       status: 2,
