@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSy
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { httpServer } from '../support/aws-kms.js';
 import { adminSocket, DaemonProcess, sealbd } from '../support/daemon-process.js';
 import { temporaryDirectory } from '../support/key-fixtures.js';
 import { program, qemuIo } from '../support/nbd-io.js';
@@ -156,5 +157,20 @@ describe('serve', () => {
     const lines = daemon.logText.trim().split('\n');
     for (const line of lines) expect(JSON.parse(line)).toHaveProperty('msg');
     expect(readFileSync(join(daemon.data, 'keyring.json'), 'utf8')).toContain('NOT protected');
+  });
+
+  it('has in its log, as JSON, what libraries would print: of credentials that do not come', async () => {
+    const AWS_CONTAINER_CREDENTIALS_FULL_URI = await httpServer(() => undefined);
+    const daemon = await DaemonProcess.start(dataDirectory(), [], {
+      env: {
+        AWS_REGION: 'us-east-1',
+        AWS_CONFIG_FILE: '/dev/null',
+        AWS_SHARED_CREDENTIALS_FILE: '/dev/null',
+        AWS_CONTAINER_CREDENTIALS_FULL_URI,
+      },
+    });
+    expect((await daemon.run(['key', 'check', 'awskms:///alias/a'])).code).toBe(4);
+    const warned = (): boolean => daemon.log().some(({ msg }) => msg === 'a library warns');
+    await expect.poll(warned, { timeout: 30_000 }).toBe(true);
   });
 });
