@@ -10,8 +10,8 @@ import { STOP_DEADLINE_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { explainDisagreement, newestCopy, readHeaderCopies } from '../keys/header-copies.js';
 import { type HeaderPins, unwrapHeader } from '../keys/header-unwrap.js';
-import { answerOf, checkDeks, type KeyAnswer } from '../keys/key-answer.js';
-import type { Superblock } from '../keys/superblock.js';
+import { answerOf, checkDeks, describe, type KeyAnswer } from '../keys/key-answer.js';
+import { newestDek, type Superblock } from '../keys/superblock.js';
 import { VolumeHeader } from '../keys/volume-header.js';
 import type { KeyState } from '../keys/watch-state.js';
 import { KmsError } from '../kms/provider.js';
@@ -264,7 +264,12 @@ export class ManagedVolume {
       this.#noteProven(decoded.superblock);
       return { kind: 'valid' };
     } catch (error) {
-      return answerOf(explainDisagreement(found, error));
+      const answer = answerOf(explainDisagreement(found, error));
+      const dek = found.copies.map((copy) => newestDek(copy.decoded.superblock))[0];
+      // Whom a pin keeps out is not asked about either.
+      return error instanceof KmsError && dek !== undefined
+        ? describe(answer, dek, providers, clock)
+        : answer;
     }
   }
 

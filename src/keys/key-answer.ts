@@ -74,7 +74,7 @@ async function checkDek(
 }
 
 /** Adds what the service knows about the key that wrapped the DEK to the reason, for people: disabled, or to be deleted when. */
-async function describe(
+export async function describe(
   answer: Failure,
   { keyUri, resolvedKeyId }: DekRecord,
   providers: KeyProviders,
