@@ -197,10 +197,10 @@ export class Rotations {
         await drop();
       } catch (error) {
         if (control.signal.aborted) throw error;
-        // What keeps one DEK need not keep the others. And what failed may work later.
-        if (isSealbdError(error, 'INTEGRITY')) await drop();
+        // What failed may work later. And what keeps one DEK need not keep the others.
         const next = Math.min(RETRY_MS_MAX, retryMs * 2);
         if (opened !== undefined) this.#resumeIn(retryMs, next, name, opened, by, volumes);
+        if (isSealbdError(error, 'INTEGRITY')) await drop();
         throw error;
       }
     };

@@ -132,7 +132,9 @@ export class FileReserve {
     if (dekId === undefined || this.#isForeign({ name, dekId })) return false;
     const as = this.#newName();
     await this.#store.rename(name, as);
-    this.#files.push({ name: as, dekId });
+    // The DEK may have changed meanwhile: a purge that did not see this file yet is not to have missed it.
+    if (this.#isForeign({ name: as, dekId })) await this.#store.remove(as);
+    else this.#files.push({ name: as, dekId });
     return true;
   }
 

@@ -6,6 +6,7 @@ export class HookedStore implements Store {
   onCreate: (name: string) => Promise<void> = async () => undefined;
   onWrite: (name: string, position: number) => Promise<void> = async () => undefined;
   onRead: (name: string, position: number, bytes: Uint8Array) => Promise<void> = async () => undefined;
+  onRename: (from: string, to: string) => Promise<void> = async () => undefined;
   onRemove: (name: string) => Promise<void> = async () => undefined;
   onReplace: (name: string) => Promise<void> = async () => undefined;
   readonly replaced: string[] = [];
@@ -46,8 +47,9 @@ export class HookedStore implements Store {
     await this.#store.remove(name);
   }
 
-  rename(from: string, to: string): Promise<void> {
-    return this.#store.rename(from, to);
+  async rename(from: string, to: string): Promise<void> {
+    await this.onRename(from, to);
+    await this.#store.rename(from, to);
   }
 
   syncDirectory(): Promise<void> {

@@ -109,6 +109,24 @@ it('a file under another DEK is not taken in', async () => {
   expect(readdirSync(path)).toContain('seg-old');
 });
 
+it('a file that was under way into the reserve when the DEK changed does not stay there', async () => {
+  const { path, store, sealing, reserve, add } = await reserveOf(1);
+  add('seg-old', 1);
+  const renaming = gate();
+  const reached = gate();
+  store.onRename = async () => {
+    reached.open();
+    await renaming.opened;
+  };
+  const putting = reserve.put('seg-old');
+  await reached.opened;
+  sealing.id = 2;
+  await reserve.purge('remove');
+  renaming.open();
+  await putting;
+  expect([reserve.count, readdirSync(path)]).toEqual([0, []]);
+});
+
 it('a file that can not be overwritten is let go of', async () => {
   const { path, store, sealing, reserve } = await reserveOf(1);
   store.onWrite = async () => {

@@ -73,6 +73,27 @@ function failRewriting({ volume }: Scene, times: number): void {
   };
 }
 
+function damageOneSegment(path: string): void {
+  const [bad] = readdirSync(path)
+    .filter((name) => /^seg-[0-9a-f]{16}$/.test(name))
+    .sort();
+  const bytes = readFileSync(join(path, bad));
+  bytes[BLOCK + 10] ^= 1;
+  writeFileSync(join(path, bad), bytes);
+}
+
+/** Copy 2 can not be written until the result was called: a directory that is not empty gives way to no file. */
+function breakCopy2(path: string): () => void {
+  const copy2 = join(path, 'superblock.bak');
+  const before = readFileSync(copy2);
+  rmSync(copy2);
+  mkdirSync(join(copy2, 'in-the-way'), { recursive: true });
+  return () => {
+    rmSync(copy2, { recursive: true });
+    writeFileSync(copy2, before);
+  };
+}
+
 async function outcomes(...work: Promise<unknown>[]): Promise<unknown[]> {
   const settled = await Promise.allSettled(work);
   return settled.map((result) => (result.status === 'fulfilled' ? 'done' : result.reason.code));
@@ -84,9 +105,12 @@ describe('of two requests at once the second changes nothing', () => {
   it('where both convert, under different keys and ciphers', async () => {
     const watched = await scene('none');
     const { rotations, volumes, jobs, volume } = watched;
+    const held = holdRewriting(watched);
     const first = rotations.encrypt(volumes, 'v', 'scripted:a', 'aes-256-gcm', STARTUP);
     const second = rotations.encrypt(volumes, 'v', 'other:b', 'aes-256-ctr', STARTUP);
     expect(await outcomes(first, second)).toEqual(['done', 'CONFLICT']);
+    expect(volume.superblock).toBe((await first).superblock);
+    held.open();
     await jobs.ended('v', 'encrypt');
     expect(volume.superblock).toMatchObject({
       suite: 2,
@@ -99,7 +123,9 @@ describe('of two requests at once the second changes nothing', () => {
   it('where both rotate', async () => {
     const watched = await scene('aes-256-gcm');
     const held = holdRewriting(watched);
-    expect(await outcomes(rotate(watched), rotate(watched))).toEqual(['done', 'CONFLICT']);
+    const [first, second] = [rotate(watched), rotate(watched)];
+    expect(await outcomes(first, second)).toEqual(['done', 'CONFLICT']);
+    expect(watched.volume.superblock).toBe((await first).superblock);
     expect(ids(watched)).toEqual(['1 retired', '2 active']);
     held.open();
     await watched.jobs.ended('v', 'reencrypt');
@@ -183,20 +209,25 @@ describe('a rewriting that fails', () => {
     await watched.close();
   });
 
-  it('is not tried again on another opening of the volume, which goes on by itself', async () => {
+  it('is tried again by the opening of the volume that it failed in, and by no other', async () => {
     const clock = new ManualClock();
     const watched = await scene('aes-256-gcm', { retryClock: clock });
     const { jobs, volumes } = watched;
     failRewriting(watched, 1);
     await rotate(watched);
     await jobs.ended('v', 'reencrypt');
+    clock.advance(MINUTE_MS / 2);
     await volumes.stop('v', STARTUP);
-    clock.advance(10 * MINUTE_MS);
-    await turn();
-    expect(jobs.list().length).toBe(1);
     await volumes.start('v', STARTUP);
+    failRewriting(watched, 1);
     clock.advance(0);
-    await until('it goes on', () => jobs.list().length === 2);
+    await until('another opening goes on at once', () => jobs.list().length === 2);
+    await jobs.ended('v', 'reencrypt');
+    clock.advance(MINUTE_MS / 2);
+    await turn();
+    expect(jobs.list().length).toBe(2);
+    clock.advance(MINUTE_MS / 2);
+    await until('it tries again', () => jobs.list().length === 3);
     await jobs.ended('v', 'reencrypt');
     expect(ids(watched)).toEqual(['2 active']);
     await watched.close();
@@ -205,18 +236,40 @@ describe('a rewriting that fails', () => {
   it('for blocks that can not be read lets go of every DEK but theirs', async () => {
     const watched = await scene('aes-256-gcm');
     const { jobs, path } = watched;
-    const [bad] = readdirSync(path)
-      .filter((name) => /^seg-[0-9a-f]{16}$/.test(name))
-      .sort();
-    const bytes = readFileSync(join(path, bad));
-    bytes[BLOCK + 10] ^= 1;
-    writeFileSync(join(path, bad), bytes);
+    damageOneSegment(path);
     for (const newest of [2, 3]) {
       const { job } = await rotate(watched);
       await jobs.ended('v', 'reencrypt');
       expect(jobs.get(job!.id)).toMatchObject({ state: 'failed', error: { code: 'INTEGRITY' } });
       expect(ids(watched)).toEqual(['1 retired', `${newest} active`]);
     }
+    await watched.close();
+  });
+
+  it('for blocks that can not be read, and in copy 2 of the superblock, is tried again all the same', async () => {
+    const clock = new ManualClock();
+    const watched = await scene('aes-256-gcm', { retryClock: clock });
+    const { jobs, volumes, path } = watched;
+    damageOneSegment(path);
+    await rotate(watched);
+    await jobs.ended('v', 'reencrypt');
+    failRewriting(watched, 1);
+    await rotate(watched);
+    await jobs.ended('v', 'reencrypt');
+    expect(ids(watched)).toEqual(['1 retired', '2 retired', '3 active']);
+    // No retry of this opening is due yet but that of the attempt which begins now.
+    await volumes.stop('v', STARTUP);
+    await volumes.start('v', STARTUP);
+    const restore = breakCopy2(path);
+    clock.advance(0);
+    await until('it goes on', () => jobs.list().length === 3);
+    await jobs.ended('v', 'reencrypt');
+    expect(ids(watched)).toEqual(['1 retired', '3 active']);
+    expect(watched.volume.headerIsWhole).toBe(false);
+    restore();
+    clock.advance(MINUTE_MS);
+    await until('it is tried again', () => watched.volume.headerIsWhole);
+    await jobs.ended('v', 'reencrypt');
     await watched.close();
   });
 
@@ -227,18 +280,14 @@ describe('a rewriting that fails', () => {
     const held = holdRewriting(watched);
     const { job } = await rotate(watched);
     const wrapped = Buffer.from(volume.superblock!.deks[0].wrapped);
-    const copy2 = join(path, 'superblock.bak');
-    const before = readFileSync(copy2);
-    // A directory that is not empty takes no file's place.
-    rmSync(copy2);
-    mkdirSync(join(copy2, 'in-the-way'), { recursive: true });
+    const restore = breakCopy2(path);
     held.open();
     await jobs.ended('v', 'reencrypt');
     expect(jobs.get(job!.id).state).toBe('failed');
     expect([ids(watched), volume.headerIsWhole]).toEqual([['2 active'], false]);
-    rmSync(copy2, { recursive: true });
-    writeFileSync(copy2, before);
-    expect(before.includes(wrapped)).toBe(true);
+    restore();
+    const copy2 = join(path, 'superblock.bak');
+    expect(readFileSync(copy2).includes(wrapped)).toBe(true);
     clock.advance(MINUTE_MS);
     await until('it is tried again', () => volume.headerIsWhole);
     await jobs.ended('v', 'reencrypt');
