@@ -22,7 +22,7 @@ const ROUNDS_DEFAULT = 5;
 const ROUNDS_MAX = 100;
 
 const GROUPS: Readonly<Record<string, { readonly file: string; readonly timeoutMs: number }>> = {
-  kernels: { file: 'micro/kernels.js', timeoutMs: 10 * MINUTE_MS },
+  kernels: { file: 'micro/kernels.js', timeoutMs: 30 * MINUTE_MS },
   crossover: { file: 'micro/crossover.js', timeoutMs: 15 * MINUTE_MS },
   map: { file: 'micro/map.js', timeoutMs: 15 * MINUTE_MS },
   kdf: { file: 'micro/kdf.js', timeoutMs: MINUTE_MS },

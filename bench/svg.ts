@@ -19,7 +19,7 @@ export interface Chart {
 }
 
 const WIDTH = 900;
-const LABEL_WIDTH = 270;
+const LABEL_WIDTH = 320;
 const RIGHT = 70;
 const BAR = 11;
 const GROUP_GAP = 12;
@@ -32,6 +32,7 @@ const COLOURS = ['#0969da', '#54aeff', '#8c959f', '#bf8700', '#d4a72c', '#a475f9
 
 const STYLE = `
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }
+.value { font-size: 9px }
 .title { font-size: 15px; font-weight: 600 }
 .page { fill: #ffffff }
 .grid { stroke: #d1d9e0 }
@@ -110,9 +111,15 @@ function renderBar(bar: Bar, index: number, y: number, x: (value: number) => str
   const width = Math.max(0.5, Number(x(right)) - Number(x(left))).toFixed(1);
   const middle = y + BAR / 2 - 0.5;
   const fill = COLOURS[index % COLOURS.length];
+  // Behind the whisker, on the side to which the bar points.
+  const negative = bar.value < 0;
+  const end = Number(x(negative ? Math.min(bar.low, left) : Math.max(bar.high, right)));
+  const anchor = negative ? 'text-anchor="end"' : '';
+  const shown = bar.value.toFixed(Math.abs(bar.value) < 100 ? 1 : 0);
   return [
     `<rect x="${x(left)}" y="${y}" width="${width}" height="${BAR - 2}" fill="${fill}"/>`,
     `<line class="whisker" x1="${x(bar.low)}" x2="${x(bar.high)}" y1="${middle}" y2="${middle}"/>`,
+    `<text class="value" x="${(end + (negative ? -4 : 4)).toFixed(1)}" y="${y + BAR - 3}" ${anchor}>${shown}</text>`,
   ].join('');
 }
 

@@ -33,7 +33,8 @@ function rowsOf({ groups }: BenchFile, group: string, title: string): readonly R
 function numbers(rows: readonly Row[], key: string, where: (row: Row) => string): Measured[] {
   return rows.flatMap((row) => {
     const value = row[key];
-    return typeof value === 'number' ? [{ value, where: where(row) }] : [];
+    // All of them are amounts: what a fit makes negative is chance.
+    return typeof value === 'number' && value > 0 ? [{ value, where: where(row) }] : [];
   });
 }
 

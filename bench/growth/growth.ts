@@ -55,6 +55,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
             { key: 'value', label: 'value', digits: 1 },
           ],
           rows: [
+            { what: 'daemon with one empty volume, MiB', value: load.startedBytes / MIB },
             { what: 'fixed part, MiB', value: fixedMib },
             { what: 'each mapped block of 4 KiB, bytes', value: maps.bytesPerBlock },
           ],

@@ -62,7 +62,9 @@ interface LoadPoint {
 
 export interface LoadCurves {
   readonly curves: readonly Curve[];
-  /** The daemon's resident memory once all of that has been through it. */
+  /** The daemon's resident memory with one empty volume. */
+  readonly startedBytes: number;
+  /** The same once all of that has been through it. */
   readonly residentBytes: number;
   /** What its map holds of that. */
   readonly mapBytes: number;
@@ -89,6 +91,7 @@ export async function loadCurves(
   const { programs, sizeBytes } = place;
   const server = await startSealbd(place, 'load', 'aes-256-gcm', '');
   const points = pointsOf(quick);
+  const startedBytes = server.usage().residentBytes;
   const rates = new Map<LoadPoint, { iops: number; mibPerS: number; p99us: number }[]>();
   try {
     const options = { uri: server.uri, sizeBytes, signal: programs.signal };
@@ -102,7 +105,7 @@ export async function loadCurves(
     }
     const { residentBytes } = server.usage();
     const mapBytes = await server.metric('sealbd_volume_map_memory_bytes');
-    return { curves: curvesOf(points, rates), residentBytes, mapBytes };
+    return { curves: curvesOf(points, rates), startedBytes, residentBytes, mapBytes };
   } finally {
     await server.stop();
   }

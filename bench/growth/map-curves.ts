@@ -29,10 +29,13 @@ async function point(programs: Programs, directory: string, shape: Shape): Promi
   const path = mkdtempSync(join(directory, 'map-'));
   try {
     const { SEALBD_TESTING, SEALBD_ADDON } = process.env;
-    const args = ['--expose-gc', POINT_FILE, path, JSON.stringify(shape)];
     const env = { SEALBD_TESTING, SEALBD_ADDON };
-    const { stdout } = await run(programs, process.execPath, args, POINT_TIMEOUT_MS, env);
-    return JSON.parse(stdout) as MapPoint;
+    const role = async (name: string): Promise<string> => {
+      const args = ['--expose-gc', POINT_FILE, name, path, JSON.stringify(shape)];
+      return (await run(programs, process.execPath, args, POINT_TIMEOUT_MS, env)).stdout;
+    };
+    await role('build');
+    return JSON.parse(await role('measure')) as MapPoint;
   } finally {
     rmSync(path, { recursive: true, force: true });
   }

@@ -1,4 +1,7 @@
-/** One point of the curves over maps: a volume with a synthetic map, in a process of its own. Prints JSON. */
+/**
+ * One point of the curves over maps: a volume with a synthetic map. `build` makes it, `measure` opens it and prints JSON;
+ * each is a process of its own, since what building leaves in memory is no part of what a daemon needs.
+ */
 import { BLOCK_BYTES } from '../../src/base/limits.js';
 import { buildSynthetic, openSynthetic, type Shape, writeRandom } from '../volume/synthetic.js';
 import { CHANGED_BLOCKS, type MapPoint } from './map-point-shape.js';
@@ -8,7 +11,6 @@ const LOOKUPS = 200_000;
 const QUIET = { checkpointIntervalMs: 2 ** 30, checkpointSlots: 2 ** 20, garbageRatio: 1 };
 
 async function measure(path: string, shape: Shape): Promise<MapPoint> {
-  await buildSynthetic(path, shape);
   const { volume, seconds, close } = await openSynthetic(path, shape.sizeBytes, QUIET);
   globalThis.gc?.();
   const residentBytes = process.memoryUsage.rss();
@@ -46,5 +48,7 @@ function timeLookups(
   return ns;
 }
 
-const [path, shape] = process.argv.slice(2);
-console.log(JSON.stringify(await measure(path, JSON.parse(shape) as Shape)));
+const [role, path, text] = process.argv.slice(2);
+const shape = JSON.parse(text) as Shape;
+if (role === 'build') await buildSynthetic(path, shape);
+else console.log(JSON.stringify(await measure(path, shape)));

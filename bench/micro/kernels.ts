@@ -11,7 +11,8 @@
 import { spawnSync } from 'node:child_process';
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { Bench } from 'tinybench';
-import { addon, RUN_OK, SUITE_CTR, SUITE_GCM } from '../../src/native/addon.js';
+import { median, rangeOf } from '../../src/cli/bench/statistics.js';
+import { addon, type KeyHandle, RUN_OK, SUITE_CTR, SUITE_GCM } from '../../src/native/addon.js';
 import { Arena } from '../../src/native/arena.js';
 import { progress, runGroup } from '../group.js';
 import type { GroupOptions, GroupResult, Table } from '../result.js';
@@ -36,6 +37,7 @@ interface Task {
 }
 
 interface Figure {
+  readonly round: number;
   readonly who: string;
   readonly what: string;
   readonly operation: Operation;
@@ -101,11 +103,12 @@ function kernelTasks(who: string, size: number, src: Buffer, sealed: Buffer, tag
 }
 
 /** What the data path calls: a run of slots under the key of a segment. */
-function runTasks(size: number, plain: Arena, slots: Arena): Task[] {
+function runTasks(size: number, plain: Arena, slots: Arena, deks: KeyHandle[]): Task[] {
   const blocks = size / BLOCK;
   const who = addon.cpuSelected();
   return [SUITE_CTR, SUITE_GCM].flatMap((suite): Task[] => {
     const dek = addon.keyImport(new Uint8Array(key));
+    deks.push(dek);
     const segmentKey = addon.segmentKeyDerive(dek, suite, Buffer.alloc(CONTEXT_BYTES, suite));
     const name = suite === SUITE_CTR ? 'ctr' : 'gcm';
     const seal = (): void => {
@@ -132,6 +135,7 @@ function tasksFor(size: number): { tasks: Task[]; free(): void } {
   const plain = new Arena(Math.max(size, BLOCK));
   const slots = new Arena(Math.ceil(size / BLOCK) * SLOT);
   plain.bytes.set(src);
+  const deks: KeyHandle[] = [];
   const tasks: Task[] = evpTasks(size, src, sealed, tag);
   tasks.push({ who: 'memcpy', what: 'copy', operation: 'copy', size, run: () => src.copy(copy) });
   for (const { name, supported } of addon.cpuKernels()) {
@@ -139,10 +143,12 @@ function tasksFor(size: number): { tasks: Task[]; free(): void } {
     tasks.push(...kernelTasks(name, size, src, sealed, tag));
   }
   // Runs are of whole blocks.
-  if (size % BLOCK === 0) tasks.push(...runTasks(size, plain, slots));
+  if (size % BLOCK === 0) tasks.push(...runTasks(size, plain, slots, deks));
   return {
     tasks,
     free() {
+      // Wipes the segment keys under it too.
+      for (const dek of deks) addon.keyRelease(dek);
       plain.free();
       slots.free();
     },
@@ -167,7 +173,7 @@ function verifyAgainstEvp(): void {
   }
 }
 
-async function measureSize(size: number, timeMs: number): Promise<Figure[]> {
+async function measureSize(size: number, round: number, timeMs: number): Promise<Figure[]> {
   const { tasks, free } = tasksFor(size);
   const bench = new Bench({ time: timeMs, warmupTime: timeMs / 4, iterations: 5, warmupIterations: 1 });
   for (const [i, { run }] of tasks.entries()) bench.add(String(i), run);
@@ -176,12 +182,12 @@ async function measureSize(size: number, timeMs: number): Promise<Figure[]> {
   return tasks.map(({ who, what, operation }, i) => {
     const { result } = bench.tasks[i];
     if (result.state !== 'completed') throw new Error(`${who} ${what} of ${size} bytes: ${result.state}`);
-    return { who, what, operation, size, nanoseconds: result.latency.p50 * 1e6 };
+    return { who, what, operation, size, round, nanoseconds: result.latency.p50 * 1e6 };
   });
 }
 
 /** The openssl program's own figures; none where it is missing. */
-function opensslSpeed(size: number): Figure[] {
+function opensslSpeed(size: number, round: number): Figure[] {
   const figures: Figure[] = [];
   const runs: [Operation, string, string[]][] = [
     ['ctr', 'aes-256-ctr', []],
@@ -194,17 +200,28 @@ function opensslSpeed(size: number): Figure[] {
     const bytesPerSecond = Number(/^\+F:\d+:[^:]+:([\d.]+)/m.exec(stdout ?? '')?.[1] ?? 0);
     if (status !== 0 || bytesPerSecond === 0) return [];
     const nanoseconds = (size / bytesPerSecond) * 1e9;
-    figures.push({ who: 'openssl speed', what: operation, operation, size, nanoseconds });
+    figures.push({ who: 'openssl speed', what: operation, operation, size, round, nanoseconds });
   }
   return figures;
 }
 
+/** Times of one task over the rounds, in their order. */
+function timesOf(
+  figures: readonly Figure[],
+  { who, what, size }: Omit<Figure, 'round' | 'nanoseconds'>,
+): number[] {
+  return figures
+    .filter((other) => other.who === who && other.what === what && other.size === size)
+    .map(({ nanoseconds }) => nanoseconds);
+}
+
 function tableOf(figures: readonly Figure[]): Table {
-  const of = (who: string, operation: Operation, size: number): number | undefined =>
-    figures.find((other) => other.who === who && other.operation === operation && other.size === size)
-      ?.nanoseconds;
-  const ratio = (peer: number | undefined, own: number): number | string =>
-    peer === undefined ? '' : peer / own;
+  const first = figures.filter(({ round }) => round === 0);
+  const ratio = (own: Figure, who: string, what: string): number | string => {
+    const peer = timesOf(figures, { ...own, who, what });
+    if (peer.length === 0) return '';
+    return median(timesOf(figures, own).map((nanoseconds, round) => peer[round] / nanoseconds));
+  };
   return {
     title: 'AES-256 kernels',
     columns: [
@@ -215,34 +232,48 @@ function tableOf(figures: readonly Figure[]): Table {
       { key: 'timesOpenssl', label: '× openssl speed', digits: 2 },
       { key: 'timesMemcpy', label: '× memcpy', digits: 2 },
       { key: 'gbPerS', label: 'GB/s', digits: 2 },
+      { key: 'range', label: 'range' },
       { key: 'nanoseconds', label: 'median ns', digits: 0 },
     ],
-    rows: figures.map(({ who, what, operation, size, nanoseconds }) => ({
-      who,
-      what,
-      kib: size / 1024,
-      timesEvp: ratio(of('EVP', operation, size), nanoseconds),
-      timesOpenssl: ratio(of('openssl speed', operation, size), nanoseconds),
-      timesMemcpy: ratio(of('memcpy', 'copy', size), nanoseconds),
-      gbPerS: size / nanoseconds,
-      nanoseconds,
-    })),
+    rows: first.map((own) => {
+      const { who, what, operation, size } = own;
+      const times = timesOf(figures, own);
+      const nanoseconds = median(times);
+      return {
+        who,
+        what,
+        kib: size / 1024,
+        timesEvp: ratio(own, 'EVP', operation),
+        timesOpenssl: ratio(own, 'openssl speed', operation),
+        timesMemcpy: ratio(own, 'memcpy', 'copy'),
+        gbPerS: size / nanoseconds,
+        range: rangeOf(
+          times.map((each) => size / each),
+          2,
+        ),
+        nanoseconds,
+      };
+    }),
   };
 }
 
-async function measure({ quick }: GroupOptions): Promise<GroupResult> {
+async function measure({ quick, rounds }: GroupOptions): Promise<GroupResult> {
   verifyAgainstEvp();
   const figures: Figure[] = [];
+  const all = quick ? 1 : rounds;
   for (const size of quick ? SIZES_QUICK : SIZES) {
-    progress(`kernels: ${size} bytes`);
-    figures.push(...(await measureSize(size, quick ? 5 : 200)));
-    if (!quick) figures.push(...opensslSpeed(size));
+    for (let round = 0; round < all; round++) {
+      progress(`kernels: ${size} bytes, round ${round + 1} of ${all}`);
+      figures.push(...(await measureSize(size, round, quick ? 5 : 100)));
+      if (!quick) figures.push(...opensslSpeed(size, round));
+    }
   }
   return {
     notes: [
       'Every kernel and EVP made the same bytes before anything was timed.',
-      'A kernel’s `ctr`, `seal` and `open` include the key expansion (and, for GCM, the hash powers) in every call; `run seal` and `run open` are what the data path calls, on whole slots under an expanded key.',
-      'EVP through `node:crypto` allocates its output in every call, and for GCM a cipher too; memory touched for the first time dominates it at large sizes. `openssl speed` is EVP without that, in a process of its own, with no additional data.',
+      `${all} round(s), in each of which every implementation has its turn; a ratio is taken within a round, and the table gives medians, and the range of the throughput.`,
+      'A kernel’s `ctr`, `seal` and `open` include the call from JavaScript and the key expansion (and, for GCM, the hash powers) every time; `run seal` and `run open` are what the data path calls, on whole slots under an expanded key, with their trailers.',
+      'EVP through `node:crypto` allocates its output in every call, since `update()` can’t write to memory that it is given, and for GCM it makes a cipher too; memory touched for the first time dominates it at large sizes. `openssl speed` is EVP without that, in a process of its own, with no additional data.',
     ],
     tables: [tableOf(figures)],
   };
