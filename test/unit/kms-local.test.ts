@@ -76,20 +76,20 @@ describe('local: keys', () => {
     expect(await kindOf(providers.open('local:default').unwrap(wrapped, context))).toBe('refused');
   });
 
-  it('are refused, and no thread is held, where keyring.json is a pipe', async () => {
+  it('are out of reach, and no thread is held, where keyring.json is a pipe', async () => {
     const { path, providers } = setup();
     execFileSync('mkfifo', ['-m', '600', path]);
     const provider = providers.open('local:default');
     // As many as Node has threads for files, and more.
     const kinds = await Promise.all(Array.from({ length: 12 }, () => kindOf(provider.describe())));
-    expect(new Set(kinds)).toEqual(new Set(['refused']));
+    expect(new Set(kinds)).toEqual(new Set(['unreachable']));
     await expect(provider.ensure()).rejects.toThrow(/is not a file/);
   });
 
-  it('are refused where keyring.json is a directory', async () => {
+  it('are out of reach where keyring.json is a directory, which says nothing about the key', async () => {
     const { path, providers } = setup();
     mkdirSync(path, { mode: 0o700 });
-    expect(await kindOf(providers.open('local:default').describe())).toBe('refused');
+    expect(await kindOf(providers.open('local:default').describe())).toBe('unreachable');
   });
 
   it('are refused where another key took the name', async () => {

@@ -93,7 +93,8 @@ export class Keyring {
       // A pipe that somebody planted would hold one of Node's few threads for ever.
       file = await fs.open(this.path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
       const stat = await file.stat();
-      if (!stat.isFile()) throw new KmsError('refused', `${this.path} is not a file`);
+      // Whatever lies in its place says nothing about the key.
+      if (!stat.isFile()) throw new KmsError('unreachable', `${this.path} is not a file`);
       if ((stat.mode & OTHERS_PERMISSIONS) !== 0) {
         const mode = (stat.mode & 0o777).toString(8).padStart(4, '0');
         throw new KmsError(
