@@ -1,4 +1,5 @@
 /** Results as Markdown. */
+import { BUSY_SHARE } from '../src/cli/bench/report.js';
 import {
   type BenchFile,
   type Cell,
@@ -55,7 +56,11 @@ function renderConditions({ command, conditions, loadAverageAfter, quick }: Benc
     ['programs', programsOf(programs)],
     ['load average', `${load(loadAverageBefore)} before, ${load(loadAverageAfter)} after`],
   ];
-  const warning = quick ? 'This was a `--quick` run: **its numbers mean nothing.**\n\n' : '';
+  const busy = loadAverageBefore[0] > conditions.cores * BUSY_SHARE;
+  const warning = [
+    quick ? 'This was a `--quick` run: **its numbers mean nothing.**\n\n' : '',
+    busy ? '**The machine was busy** before the run began: believe ranges, not medians.\n\n' : '',
+  ].join('');
   const rows = lines.map(([what, value]) => `| ${what} | ${value} |`).join('\n');
   return `## Conditions\n\n${warning}| condition | value |\n| --- | --- |\n${rows}\n`;
 }

@@ -10,11 +10,12 @@ import type { GroupOptions, GroupResult } from '../result.js';
 import { curveTable, summaryTable } from './curve.js';
 import { loadCurves } from './load-curves.js';
 import { mapCurves } from './map-curves.js';
-import { type Steady, steadyState, steadyTable, windowTable } from './steady-state.js';
+import { fullnessCurve, type Steady, steadyState, steadyTable, windowTable } from './steady-state.js';
 
 const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 const MIB = 2 ** 20;
 const FULLNESS = [0.5, 0.75, 0.9];
+const FULLNESS_QUICK = [0.5, 0.9];
 const ROUNDS_MAX = 3;
 
 async function measure(options: GroupOptions): Promise<GroupResult> {
@@ -33,11 +34,11 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
     const place = { programs, root: ROOT, directory, sizeBytes };
     const load = await loadCurves(place, rounds, trialMs, quick);
     const steady: Steady[] = [];
-    for (const fullness of quick ? [0.9] : FULLNESS) {
+    for (const fullness of quick ? FULLNESS_QUICK : FULLNESS) {
       steady.push(await steadyState({ place, fullness, windowMs, windowsMax }));
     }
     const fixedMib = (load.residentBytes - load.mapBytes) / MIB;
-    const curves = [...maps.curves, ...load.curves];
+    const curves = [...maps.curves, ...load.curves, fullnessCurve(steady)];
     return {
       notes: [
         'A cost is fitted as x to the power of the exponent: 0 is constant, 1 linear. Steps above 1.15 are marked; where a machine is full, twice as many requests take twice as long each, which is 1.',

@@ -3,11 +3,12 @@
  * against the same workload on a volume that has just been made. Until it is steady, or until its time is up.
  */
 import { type FioOptions, fill, measureWorkload } from '../../src/cli/bench/fio.js';
-import { median } from '../../src/cli/bench/statistics.js';
+import { median, rangeOf } from '../../src/cli/bench/statistics.js';
 import { type Workload, workloadNamed } from '../../src/cli/bench/workloads.js';
 import { progress } from '../group.js';
 import { type Place, type Sealbd, startSealbd } from '../nbd/servers.js';
 import type { Cell, Table } from '../result.js';
+import type { Curve } from './curve.js';
 
 const FILL_TIMEOUT_MS = 240_000;
 const WORKLOAD: Workload = workloadNamed('4 KiB random write, QD32');
@@ -118,10 +119,24 @@ export function steadyTable(results: readonly Steady[]): Table {
     rows: results.map(({ fullness, ratios, writeAmplification, windows, steady }) => ({
       full: fullness * 100,
       ratio: median(ratios),
-      range: `${Math.min(...ratios).toFixed(2)}–${Math.max(...ratios).toFixed(2)}`,
+      range: rangeOf(ratios, 2),
       amplification: writeAmplification,
       windows: windows.length,
       steady: steady ? 'yes' : '**no: its time was up**',
+    })),
+  };
+}
+
+export function fullnessCurve(results: readonly Steady[]): Curve {
+  return {
+    title: 'Fullness',
+    xLabel: 'full, %',
+    costLabel: 'write amplification',
+    columns: [{ key: 'amplification', label: 'write amplification', digits: 2 }],
+    points: results.map(({ fullness, writeAmplification }) => ({
+      x: fullness * 100,
+      cost: writeAmplification,
+      cells: { amplification: writeAmplification },
     })),
   };
 }

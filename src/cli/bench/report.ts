@@ -40,6 +40,9 @@ export interface BenchReport {
   readonly notes: readonly string[];
 }
 
+/** Load average by cores from which on other work takes its share of what is measured. */
+export const BUSY_SHARE = 0.5;
+
 type Subjects = BenchReport['subjects'];
 
 /** `subjects`: the encrypted volume and the plain one, or a single volume. */
@@ -77,6 +80,7 @@ export function printReport(report: BenchReport): void {
   print(`sealbd ${report.version} on ${cpu}, ${cores} cores, load average ${load} before the run`);
   print(`rounds: ${rounds}, ${seconds} s a trial, on the first ${formatSize(sizeBytes)}; caches are warm`);
   if (report.quick) print('this was a --quick run: its numbers mean nothing');
+  if (loadAverage[0] > cores * BUSY_SHARE) print('the machine is busy: believe the ranges, not the medians');
   for (const text of report.notes) print(text);
   if (report.ratios.length > 0) {
     print(`\nWhat ${subjects[0].cipher} leaves of the throughput of ${subjects[1].cipher}:`);
