@@ -16,7 +16,7 @@ import { BLOCK, seededRandom } from '../support/volume-harness.js';
 import { VolumeLoad } from '../support/volume-load.js';
 
 /** Of each operation. */
-const KILLS = Number(process.env.SEALBD_ROTATION_KILLS ?? 6);
+const KILLS = Number(process.env.SEALBD_ROTATION_KILLS ?? 4);
 const KILL_TIMEOUT_MS = 60_000;
 const BLOCKS = 6144;
 /** The steps around the superblock and the first checkpoint are over within this time. */
