@@ -12,8 +12,10 @@ import type { DaemonProcess } from '../support/daemon-process.js';
 import { scanDirectory } from '../support/directory-scan.js';
 import { temporaryDirectory } from '../support/key-fixtures.js';
 import { KeyScene, keyStatus, volumeInfo } from '../support/key-scene.js';
-import type { Needle } from '../support/memory-scan.js';
+import { loopFilesystem, unmount, whyNoMounts } from '../support/loop-filesystem.js';
+import { type Needle, scanFile } from '../support/memory-scan.js';
 import { RawClient } from '../support/nbd-raw-client.js';
+import { mustRun } from '../support/programs.js';
 import { testSeed } from '../support/seeded-random.js';
 import { readSuperblock } from '../support/superblock-parser.js';
 import { BLOCK, seededRandom } from '../support/volume-harness.js';
@@ -21,6 +23,7 @@ import { VolumeLoad } from '../support/volume-load.js';
 
 const MIB = 2 ** 20;
 const SIZE_BYTES = 24 * MIB;
+const DISK_BYTES = 112 * MIB;
 const CONFIG = `[tuning]
 segment_slots = 256
 checkpoint_after = "4M"
@@ -106,6 +109,32 @@ describe('after volume encrypt', () => {
     },
   );
 });
+
+const noMounts = whyNoMounts('mkfs.ext4');
+
+it.skipIf(noMounts !== undefined)(
+  `volume encrypt overwrites the plaintext where it lies on the disk${noMounts === undefined ? '' : ` (${noMounts})`}`,
+  async () => {
+    const disk = await loopFilesystem('ext4', DISK_BYTES);
+    const image = join(disk, '..', 'image');
+    const scene = await KeyScene.start(CONFIG, join(disk, 'data'));
+    const daemon = await scene.daemon();
+    await create(daemon, '--cipher', 'none');
+    const client = await RawClient.serving(daemon.ready.listen[0], 'v');
+    // Nothing is written twice: what a volume let go of while it was in plaintext is not in its files any more.
+    for (let at = 0; at < SIZE_BYTES; at += MIB)
+      expect(await client.writeAt(at, Buffer.alloc(MIB, `${MARKER}|`))).toBe(0);
+    await client.close();
+    await daemon.ok('volume', 'stop', 'v');
+    await mustRun('sync', ['-f', disk]);
+    expect(scanFile(image, MARKERS)).toEqual(['plaintext']);
+    await daemon.ok('volume', 'start', 'v');
+    await daemon.ok('volume', 'encrypt', 'v', '--key', `awskms:///${scene.kms.createKey().arn}`);
+    expect((await daemon.stop()).code).toBe(0);
+    await unmount(disk);
+    expect(scanFile(image, MARKERS)).toEqual([]);
+  },
+);
 
 describe('volume encrypt is a conflict, and nothing is begun, where', () => {
   const NOTHING = { suite: 0, rewriting: false, plain: false, deks: [] };

@@ -89,15 +89,14 @@ export async function lastJob(daemon: DaemonProcess, kind: JobInfo['kind']): Pro
   return (await adminOf(daemon).listJobs()).findLast((job) => job.kind === kind);
 }
 
-/** Resolves once nothing is left to rewrite. */
+/** Resolves once nothing is left to rewrite. One that was cancelled by what went before is not waited for, but the next. */
 export async function untilRewritten(daemon: DaemonProcess, kind: JobInfo['kind'], deadlineMs = 120_000) {
-  let seen: JobInfo | undefined;
-  const ended = async (): Promise<boolean> => {
-    seen = await lastJob(daemon, kind);
-    return seen !== undefined && seen.state !== 'running';
+  const done = async (): Promise<boolean> => {
+    const job = await lastJob(daemon, kind);
+    if (job?.state === 'failed') throw new Error(`the ${kind} job: ${job.error?.message}`);
+    return job?.state === 'done';
   };
-  await until(`the ${kind} job ends`, ended, { deadlineMs });
-  if (seen?.state !== 'done') throw new Error(`the ${kind} job: ${seen?.state}, ${seen?.error?.message}`);
+  await until(`the ${kind} job is done`, done, { deadlineMs });
 }
 
 /**
