@@ -73,14 +73,6 @@ describe.skipIf(!hasProgram('fio'))('sealbd bench', { timeout: TIMEOUT_MS }, () 
     expect(report.figures.some(({ workload }) => workload.includes('write'))).toBe(true);
     expect(await mappedBytes(daemon, 'own')).toBe(16 * 1024 * 1024);
   });
-
-  it('prints ratios before figures', async () => {
-    const daemon = await start();
-    const text = await daemon.ok('bench', '--quick');
-    expect(text).toContain('its numbers mean nothing');
-    expect(text.indexOf('ratio')).toBeGreaterThan(0);
-    expect(text.indexOf('requests/s')).toBeGreaterThan(text.indexOf('ratio'));
-  });
 });
 
 describe('sealbd bench that can not run', { timeout: TIMEOUT_MS }, () => {

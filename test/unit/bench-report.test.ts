@@ -1,10 +1,11 @@
 /** The report of a run: targets that were kept, missed or not measured; charts; missing programs by name. */
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { chartsOf, TRIALS_TITLE } from '../../bench/charts.js';
 import { renderDocument, renderResult } from '../../bench/report.js';
 import { type BenchFile, NOT_INSTALLED, type Table } from '../../bench/result.js';
 import { renderChart, ticks } from '../../bench/svg.js';
 import { targetTable } from '../../bench/targets.js';
+import { type BenchReport, printReport, summaryOf } from '../../src/cli/bench/report.js';
 
 const table = (title: string, rows: Table['rows']): Table => ({ title, columns: [], rows });
 
@@ -98,6 +99,65 @@ describe('the report', () => {
     expect(text).toContain('![A chart](benchmarks/a.svg)');
     expect(text.indexOf('## Targets')).toBeGreaterThan(text.indexOf('# Benchmarks'));
     expect(text.indexOf('## Over NBD')).toBeGreaterThan(text.indexOf('## Targets'));
+  });
+});
+
+describe('what `sealbd bench` prints', () => {
+  const of = (subject: string, rates: readonly number[]) =>
+    rates.map((iops, i) => ({
+      ...{ workload: 'a workload', subject, round: i + 1, iops, mibPerS: iops / 256 },
+      ...{ p50us: 10, p99us: 20 },
+    }));
+  const subjects = [
+    { volume: 'x', cipher: 'aes-256-gcm' },
+    { volume: 'y', cipher: 'none' },
+  ];
+  const trials = [...of('x', [900, 2000, 500]), ...of('y', [1000, 2000, 1000])];
+  const conditions = {
+    ...{ version: '1', date: 'd', quick: false, rounds: 3, seconds: 2, cpu: 'A processor', cores: 2 },
+    ...{ sizeBytes: 2 ** 29, subjects, notes: [] },
+  };
+
+  function printed(report: BenchReport): string {
+    const written = vi.spyOn(process.stdout, 'write').mockReturnValue(true);
+    try {
+      printReport(report);
+      return written.mock.calls.map(([text]) => String(text)).join('');
+    } finally {
+      written.mockRestore();
+    }
+  }
+
+  it('compares within rounds, and takes the middle', () => {
+    expect(summaryOf(trials, subjects)).toMatchObject({
+      ratios: [{ workload: 'a workload', median: 0.9, min: 0.5, max: 1 }],
+      figures: [
+        { cipher: 'aes-256-gcm', iops: 900 },
+        { cipher: 'none', iops: 1000 },
+      ],
+    });
+  });
+
+  it('has ratios before figures, with the range and the cost', () => {
+    const text = printed({ ...conditions, loadAverage: [0, 0, 0], ...summaryOf(trials, subjects) });
+    expect(text).toMatch(/a workload +0\.90 +0\.50–1\.00 +10\.0 %/);
+    expect(text.indexOf('requests/s')).toBeGreaterThan(text.indexOf('ratio'));
+    expect(text).not.toContain('busy');
+    expect(text).not.toContain('--quick');
+  });
+
+  it('says when the machine was busy, and when the run was a quick one', () => {
+    const report = { ...conditions, quick: true, loadAverage: [1.5, 0, 0], ...summaryOf(trials, subjects) };
+    const text = printed(report);
+    expect(text).toContain('the machine is busy');
+    expect(text).toContain('its numbers mean nothing');
+  });
+
+  it('has no ratio for a single volume', () => {
+    const one = subjects.slice(0, 1);
+    expect(summaryOf(trials, one).ratios).toEqual([]);
+    const report = { ...conditions, subjects: one, loadAverage: [0, 0, 0], ...summaryOf(trials, one) };
+    expect(printed(report)).not.toContain('ratio');
   });
 });
 
