@@ -27,7 +27,7 @@ export interface Steady {
   readonly steady: boolean;
   /** Throughput of a steady window by that of a fresh volume right after it. */
   readonly ratios: readonly number[];
-  /** Of the steady windows: bytes that went to the log, by bytes that the client wrote. */
+  /** Of the last windows: bytes that went to the log, by bytes that the client wrote. */
   readonly writeAmplification: number;
 }
 
@@ -96,10 +96,13 @@ export async function steadyState({ place, fullness, windowMs, windowsMax }: Ste
       last.push(await window(server, options, windowMs, start));
       ratios.push(last[pair].iops / (await freshIops(fresh, freshOptions, windowMs)));
     }
+    const all = [...windows, ...last];
+    // Compaction works in bursts: a few windows alone would show one, or none.
+    const tail = all.slice(-(AGREEING + FRESH_PAIRS));
     const sum = (key: 'writtenBytes' | 'movedBytes'): number =>
-      last.reduce((total, each) => total + each[key], 0);
+      tail.reduce((total, each) => total + each[key], 0);
     const writeAmplification = 1 + sum('movedBytes') / sum('writtenBytes');
-    return { fullness, windows: [...windows, ...last], steady, ratios, writeAmplification };
+    return { fullness, windows: all, steady, ratios, writeAmplification };
   } finally {
     for (const server of servers) await server.stop();
   }
