@@ -130,7 +130,10 @@ class FullDisk {
 
 /** It worked, or says that there is no room. */
 function expectDoneOrFull({ code, stderr }: RunResult): void {
-  if (code !== 0) expect([code, stderr]).toEqual([1, expect.stringMatching(NO_ROOM)]);
+  if (code === 0) return;
+  // What takes every free byte keeps the fake of KMS, in the same process, from answering: then nothing was begun.
+  if (code === 4) expect(stderr).toContain('no answer in');
+  else expect([code, stderr]).toEqual([1, expect.stringMatching(/ENOSPC|no room/)]);
 }
 
 describe.skipIf(skipped !== undefined)(
