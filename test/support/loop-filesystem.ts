@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { onTestFinished } from 'vitest';
 import { errnoOf } from '../../src/base/errors.js';
 import { hasProgram, mustRun, runProgram } from './programs.js';
@@ -88,12 +89,26 @@ export function freeBytes(path: string): number {
 
 /** Lets a file grow until it has taken whatever space is left. */
 export function takeSpace(path: string): void {
+  const steps = growing(path);
+  while (!steps.next().done);
+}
+
+/** The same with turns for whatever else this process serves: the space may come slowly, and come free again. */
+export async function takeSpaceInTurns(path: string): Promise<void> {
+  const steps = growing(path);
+  while (!steps.next().done) await setImmediate();
+}
+
+function* growing(path: string): Generator<void, void> {
   closeSync(openSync(path, 'a'));
   for (const step of [MIB, 4096, 1]) {
     const chunk = Buffer.alloc(step, 0xaa);
     const fd = openSync(path, 'a');
     try {
-      for (;;) writeSync(fd, chunk);
+      for (;;) {
+        writeSync(fd, chunk);
+        yield;
+      }
     } catch (error) {
       if (errnoOf(error) !== 'ENOSPC') throw error;
     } finally {
