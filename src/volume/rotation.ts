@@ -3,7 +3,7 @@
  * the superblock says meanwhile, and in which order, is the caller's part (docs/FORMAT.md, "Rotation").
  */
 import { type Clock, sleep } from '../base/clock.js';
-import { SealbdError } from '../base/errors.js';
+import { isSealbdError, SealbdError } from '../base/errors.js';
 import { BLOCK_BYTES, SEGMENT_SLOTS } from '../base/limits.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { SuiteId } from '../segment/format.js';
@@ -20,7 +20,8 @@ export interface RewriteOptions {
 /** Segments that a client or a sync still uses, and files that are being overwritten, are looked at again after this long. */
 const BUSY_WAIT_MS = 20;
 const BUSY_WAIT_MAX_MS = 1000;
-const IDLE_ROUNDS_MAX = 30;
+/** About 7 seconds without anything to do, or room to do it in. */
+const IDLE_ROUNDS_MAX = 12;
 /** Counting walks over all segments: it takes at most this part of the time. */
 const REPORT_SHARE = 20;
 const REPORT_MS_MIN = 250;
@@ -88,13 +89,21 @@ export async function rewriteAll(engine: Engine, options: RewriteOptions): Promi
   let idle = 0;
   while (queue.length > 0 || !isRewritten(engine)) {
     const batch = takeBatch(queue, table.count);
-    const moved = await compactor.rewrite(batch, signal, () => report(false));
+    let noRoom: unknown;
+    const moved = await compactor
+      .rewrite(batch, signal, () => report(false))
+      .catch((error: unknown) => {
+        if (!isSealbdError(error, 'ENOSPC')) throw error;
+        // The switch may have used the reserve: what the checkpoint lets go of brings it back.
+        noRoom = error;
+        return false;
+      });
     if (signal.aborted) throw new SealbdError('FAILED', 'the re-encryption was ended before it was done');
     // What clients overwrote since needs no checkpoint.
-    if (!moved && queue.length > 0) continue;
+    if (!moved && noRoom === undefined && queue.length > 0) continue;
     await checkpointer.run();
     report(false);
-    if (queue.length > 0) continue;
+    if (queue.length > 0 && noRoom === undefined) continue;
     queue = foreign();
     if (moved) idle = 0;
     if (moved || isRewritten(engine)) continue;
@@ -103,7 +112,7 @@ export async function rewriteAll(engine: Engine, options: RewriteOptions): Promi
     if (eraser.failure !== undefined)
       throw new SealbdError('EIO', `plaintext is left that can not be overwritten: ${eraser.failure}`);
     if (idle === IDLE_ROUNDS_MAX)
-      throw new SealbdError('ENOSPC', 'no room to write the map anew under the new DEK');
+      throw noRoom ?? new SealbdError('ENOSPC', 'no room to write the map anew under the new DEK');
     await sleep(clock, Math.min(BUSY_WAIT_MAX_MS, BUSY_WAIT_MS * 2 ** idle++));
   }
   await spares.purge();
