@@ -7,13 +7,13 @@ import type { EngineOpenOptions, EngineVolume } from './engine.js';
 
 type KeyIdentity = Pick<
   EngineOpenOptions,
-  'uuid' | 'sizeBytes' | 'suite' | 'deks' | 'activeDek' | 'pendingDek' | 'plain'
+  'uuid' | 'sizeBytes' | 'suite' | 'deks' | 'activeDek' | 'pendingDek' | 'sealPending' | 'plain'
 >;
 
 /** What the engine must know of the superblock to open a volume. */
-export function identityOf({ superblock, deks, pending }: VolumeHeader): KeyIdentity {
+export function identityOf({ superblock, deks, pending, whole }: VolumeHeader): KeyIdentity {
   const { uuid, sizeBytes, suite, activeDek, plain } = superblock;
-  return { uuid, sizeBytes, suite, deks, activeDek, pendingDek: pending?.id, plain };
+  return { uuid, sizeBytes, suite, deks, activeDek, pendingDek: pending?.id, sealPending: whole, plain };
 }
 
 /** A new DEK for everything written from now on. One that is pending since an attempt that failed is taken instead. */
@@ -22,9 +22,19 @@ export async function rotate(
   device: EngineVolume,
   options: AddDekOptions,
 ): Promise<void> {
+  if (header.pending !== undefined) return goOn(header, device, options.rewrite);
+  await header.addPending(options);
+  await switchToPending(header, device);
+}
+
+/** Goes on with a rotation that was begun. */
+export async function goOn(header: VolumeHeader, device: EngineVolume, rewrite: boolean): Promise<void> {
   // Both copies of the superblock have its wrap before anything is sealed under it.
-  if (header.pending === undefined) await header.addPending(options);
-  else await header.confirmPending(options.rewrite);
+  await header.confirmPending(rewrite);
+  await switchToPending(header, device);
+}
+
+async function switchToPending(header: VolumeHeader, device: EngineVolume): Promise<void> {
   const { id } = header.pending!;
   await device.switchKey(id, header.deks.get(id)!, header.superblock.suite);
   await activate(header, device);
@@ -33,8 +43,8 @@ export async function rotate(
 /** Opening a volume did the engine's part of a rotation that was begun; this is the rest. */
 export async function finishSwitch(header: VolumeHeader, device: EngineVolume): Promise<void> {
   // Without a root under the new DEK the old one stays in charge: the next opening, or the next rotation, tries again.
-  if (header.pending !== undefined && device.state === 'serving' && device.isSwitched)
-    await activate(header, device);
+  const isSwitched = header.whole && device.state === 'serving' && device.isSwitched;
+  if (header.pending !== undefined && isSwitched) await activate(header, device);
 }
 
 async function activate(header: VolumeHeader, device: EngineVolume): Promise<void> {

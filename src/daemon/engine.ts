@@ -62,6 +62,7 @@ export interface EngineOpenOptions {
   readonly deks: ReadonlyMap<number, KeyHandle>;
   readonly activeDek: number;
   readonly pendingDek: number | undefined;
+  readonly sealPending: boolean;
   readonly plain: boolean;
   readonly store: Store;
   readonly clock: Clock;

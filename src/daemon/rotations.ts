@@ -5,12 +5,12 @@ import type { Clock, Timer } from '../base/clock.js';
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
-import { newestDek, type Superblock } from '../keys/superblock.js';
+import { type DekRecord, newestDek, type Superblock } from '../keys/superblock.js';
 import type { AddDekOptions, VolumeHeader } from '../keys/volume-header.js';
 import type { Watchdog } from '../keys/watchdog.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { SUITE_NONE } from '../native/addon.js';
-import { dropOld, rotate } from './dek-rotation.js';
+import { dropOld, goOn, rotate } from './dek-rotation.js';
 import type { EngineVolume } from './engine.js';
 import type { JobControl, Jobs } from './jobs.js';
 import type { ManagedVolume } from './managed-volume.js';
@@ -133,7 +133,7 @@ export class Rotations {
     volumes: VolumeManager,
   ): void {
     const { opened } = snapshotOf(volume);
-    if (opened === undefined || opened === before.opened || volume?.superblock?.rewriting !== true) return;
+    if (opened === undefined || opened === before.opened || !isUnderWay(volume)) return;
     this.#resumeIn(0, RETRY_MS_MIN, name, opened, by, volumes);
   }
 
@@ -166,11 +166,19 @@ export class Rotations {
     const { jobs, log } = this.#options;
     const isDue = (): boolean => {
       const volume = volumes.find(name);
-      const due = volume?.superblock?.rewriting === true || volume?.headerIsWhole === false;
+      const due = isUnderWay(volume) || volume?.headerIsWhole === false;
       return snapshotOf(volume).opened === opened && volume?.device?.state === 'serving' && due;
     };
     // The job of the opening before may not have noticed its end yet.
     for (const kind of REWRITING) await jobs.ended(name, kind);
+    if (!isDue()) return;
+    try {
+      if (pendingDek(volumes.get(name)) !== undefined)
+        await volumes.changeDeks(name, by, (header, device) => goOn(header, device, false));
+    } catch (error) {
+      this.#resumeIn(retryMs, Math.min(RETRY_MS_MAX, retryMs * 2), name, opened, by, volumes);
+      throw error;
+    }
     if (!isDue()) return;
     log.info({ volume: name }, 're-encryption goes on');
     this.#start(volumes, name, volumes.get(name).superblock!, by, retryMs);
@@ -239,6 +247,15 @@ export class Rotations {
     const code = keyCheck?.state === 'damaged' ? 'INTEGRITY' : 'KEY_UNAVAILABLE';
     throw new SealbdError(code, `the key is ${keyCheck?.state ?? 'not known'}: ${keyCheck?.reason ?? ''}`);
   }
+}
+
+function pendingDek({ superblock }: ManagedVolume): DekRecord | undefined {
+  return superblock?.deks.find((dek) => dek.state === 'pending');
+}
+
+/** A rotation, or the rewriting behind it, is not over. */
+function isUnderWay(volume: ManagedVolume | undefined): boolean {
+  return volume?.superblock?.rewriting === true || (volume !== undefined && pendingDek(volume) !== undefined);
 }
 
 function isRewriting(kind: JobInfo['kind']): boolean {

@@ -132,8 +132,8 @@ export class VolumeHeader {
   }
 
   /**
-   * Serving goes on with one good copy: a repair that fails is reported, and tried again at the next open. But nothing may
-   * be sealed under a pending DEK whose wrap lies in one copy only.
+   * Serving goes on with one good copy: a repair that fails, as on a full disk, is reported and tried again at the next
+   * open. Who opens the volume seals nothing under a pending DEK then (`whole`), whose wrap may lie in one copy only.
    */
   static async #repaired(
     store: Store,
@@ -149,10 +149,7 @@ export class VolumeHeader {
         log.warn({ rewritten, problems: found.problems }, 'repaired a superblock copy');
       if (await discardCandidate(store)) log.info({}, 'removed a superblock that a crash left unfinished');
     } catch (error) {
-      if (header.pending !== undefined) {
-        header.revoke();
-        throw error;
-      }
+      header.#whole = false;
       log.error(
         { reason: messageOf(error) },
         'could not put the copies of the superblock in order; the volume may have one good copy only',
@@ -183,7 +180,7 @@ export class VolumeHeader {
     this.#whole = true;
   }
 
-  /** False while copy 2 could not be brought up to date. */
+  /** False while the copies could not be made the same. */
   get whole(): boolean {
     return this.#whole;
   }

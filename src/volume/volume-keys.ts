@@ -17,8 +17,10 @@ export interface VolumeKeysOptions {
   readonly deks: ReadonlyMap<number, KeyHandle>;
   /** 0: the public key of `none`. */
   readonly activeDek: number;
-  /** The DEK of a rotation that is not over, which takes the place of the active one. */
+  /** The DEK of a rotation that is not over: something may be under it. */
   readonly pendingDek?: number | undefined;
+  /** What is new is sealed with the pending DEK, not with the active one. */
+  readonly sealPending?: boolean | undefined;
   /** Some segments may be in plaintext still, under the public key. */
   readonly plain?: boolean | undefined;
 }
@@ -34,7 +36,8 @@ export class VolumeKeys {
   #sealing: SealingKey;
   plain: boolean;
 
-  constructor({ suite, deks, activeDek, pendingDek, plain = false }: VolumeKeysOptions) {
+  constructor(options: VolumeKeysOptions) {
+    const { suite, deks, activeDek, pendingDek, sealPending = false, plain = false } = options;
     this.#handles = new Map(deks);
     this.plain = plain;
     // Only who has, or had, plaintext knows the public key: nothing else may be authenticated with it.
@@ -43,7 +46,8 @@ export class VolumeKeys {
     if (this.#publicKey !== undefined) this.#handles.set(PUBLIC_DEK, this.#publicKey);
     try {
       this.#trusted = pendingDek === undefined ? [activeDek] : [activeDek, pendingDek];
-      this.#sealing = this.#sealingWith(pendingDek ?? activeDek, suite);
+      const id = sealPending ? (pendingDek ?? activeDek) : activeDek;
+      this.#sealing = this.#sealingWith(id, id === PUBLIC_DEK ? 0 : suite);
     } catch (error) {
       this.release();
       throw error;

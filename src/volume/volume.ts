@@ -24,8 +24,9 @@ export interface VolumeOptions {
   /** Unwrapped DEKs by id. Empty for `none`. */
   readonly deks: ReadonlyMap<number, KeyHandle>;
   readonly activeDek: number;
-  /** Of a rotation that was begun: opening ends the volume's part in it. */
+  /** Of a rotation that was begun: with `sealPending`, opening ends the volume's part in it. */
   readonly pendingDek?: number | undefined;
+  readonly sealPending?: boolean | undefined;
   /** The volume was `none` before: some segments may be in plaintext. */
   readonly plain?: boolean | undefined;
   readonly store: Store;

@@ -32,7 +32,7 @@ export class RotatingVolume {
   readonly path: string;
   readonly tuning: Partial<VolumeTuning>;
   readonly cipher = new CipherPool({ threads: 1 });
-  /** That of the first opening; another opening has none. */
+  /** That of the first opening, and of those that it is given to. */
   readonly store: HookedStore;
   readonly #io = new Arena(1 << 20);
   readonly #versions = new Map<number, number>();
@@ -137,8 +137,8 @@ export class RotatingVolume {
   }
 
   /** As a start of the daemon does, with no hooks. */
-  async open(): Promise<void> {
-    this.#sealed = await SealedVolume.open(this.path, this.#options);
+  async open(store?: HookedStore): Promise<void> {
+    this.#sealed = await SealedVolume.open(this.path, this.#options, store);
   }
 
   /** Names of the segments' files, oldest first. */

@@ -51,8 +51,8 @@ export class SealedVolume {
   }
 
   /** Opens what lies in `path`, as a start of the daemon would; leaves no key behind where that fails. */
-  static async open(path: string, options: SealedOptions): Promise<SealedVolume> {
-    const store = await FsStore.open(path);
+  static async open(path: string, options: SealedOptions, given?: Store): Promise<SealedVolume> {
+    const store = given ?? (await FsStore.open(path));
     const { dataDirectory, pins = {}, log = nullLogger } = options;
     const header = await VolumeHeader.open({ store, providers: keyProviders(dataDirectory), pins, log });
     return SealedVolume.#serve(header, store, options, false);

@@ -1,11 +1,9 @@
 /** A rotation where one of the two copies of the superblock can not be written. */
 import { readFileSync, rmSync } from 'node:fs';
 import { expect, it } from 'vitest';
-import { nullLogger } from '../../src/base/log.js';
-import { VolumeHeader } from '../../src/keys/volume-header.js';
+import { goOn } from '../../src/daemon/dek-rotation.js';
 import { addon } from '../../src/native/addon.js';
 import { ioError } from '../support/hooked-store.js';
-import { keyProviders } from '../support/key-fixtures.js';
 import { RotatingVolume } from '../support/rotating-volume.js';
 import { parseSuperblock } from '../support/superblock-parser.js';
 
@@ -56,19 +54,37 @@ it('a rotate after copy 2 can be written again ends the one before', async () =>
   await subject.expectData();
 });
 
-it('a volume with a pending DEK does not open while copy 2 can not be written, and goes on once it can', async () => {
+it('a volume with a pending DEK opens while copy 2 can not be written, and seals nothing under that DEK until it can', async () => {
   const subject = await filled();
   const heal = breakCopy2(subject);
   await expect(subject.rotate()).rejects.toThrow('injected');
   await subject.stop();
-  const providers = keyProviders(subject.dataDirectory);
-  const opening = () => VolumeHeader.open({ store: subject.store, providers, pins: {}, log: nullLogger });
-  await expect(opening()).rejects.toThrow('injected');
+  await subject.open(subject.store);
+  expect([subject.deks, subject.header.whole]).toEqual([['1 active', '2 pending'], false]);
+  await subject.fill(2, 20, 60);
+  await subject.volume.checkpoint();
+  expect([...subject.volume.segmentsByDek().keys()]).toEqual([1]);
+  await subject.stop();
   heal();
-  (await opening()).revoke();
-  expect(copy2(subject)).toEqual(readFileSync(subject.file('superblock')));
   await subject.open();
+  expect(copy2(subject)).toEqual(readFileSync(subject.file('superblock')));
   expect(subject.deks).toEqual(['1 retired', '2 active']);
+  await subject.expectData();
+});
+
+it('an open volume ends the rotation once copy 2 can be written again', async () => {
+  const subject = await filled();
+  const heal = breakCopy2(subject);
+  await expect(subject.rotate()).rejects.toThrow('injected');
+  await subject.stop();
+  await subject.open(subject.store);
+  heal();
+  await goOn(subject.header, subject.volume, false);
+  expect([subject.deks, subject.header.whole]).toEqual([['1 retired', '2 active'], true]);
+  await subject.fill(2, 20, 60);
+  await subject.stop();
+  rmSync(subject.file('superblock'));
+  await subject.open();
   await subject.expectData();
 });
 
