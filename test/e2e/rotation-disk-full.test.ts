@@ -71,25 +71,20 @@ class FullDisk {
   /** Nothing is left; what was freed meanwhile is taken too. */
   take(): void {
     takeSpace(this.#filler);
-    this.#expectFull();
-  }
-
-  #expectFull(): void {
     expect(freeBytes(this.#disk)).toBeLessThan(MIB);
   }
 
-  /** Takes every byte that becomes free while the command runs. */
-  async takeWhile(command: Promise<RunResult>): Promise<RunResult> {
+  /** Begins on a full disk, and takes every byte that becomes free while the command runs. */
+  async takeWhile(begin: () => Promise<RunResult>): Promise<RunResult> {
+    this.take();
     let over = false;
-    const ended = command.finally(() => {
+    const ended = begin().finally(() => {
       over = true;
     });
     ended.catch(() => undefined); // Told by what is returned.
-    // In turns: the daemon's key service is in this process too.
-    await takeSpaceInTurns(this.#filler);
-    this.#expectFull();
     while (!over) {
       await sleep(TAKE_MS);
+      // In turns: the daemon's key service is in this process too.
       await takeSpaceInTurns(this.#filler);
     }
     return ended;
@@ -189,7 +184,7 @@ describe.skipIf(skipped !== undefined)(
       await expectKeys();
       await full.verify(daemon);
 
-      const rotating = daemon.run(['key', 'rotate', 'v', '--reencrypt']);
+      const rotating = () => daemon.run(['key', 'rotate', 'v', '--reencrypt']);
       expectDoneOrFull(await full.takeWhile(rotating));
       await full.verifyReads(daemon);
       daemon = await full.killAndEnd(daemon, 'reencrypt', 'key', 'rotate', 'v', '--reencrypt');
@@ -223,7 +218,7 @@ describe.skipIf(skipped !== undefined)(
       const uri = `awskms:///${scene.kms.createKey().arn}`;
       let daemon = await scene.daemon();
       await full.fill(daemon, '--cipher', 'none');
-      const encrypting = daemon.run(['volume', 'encrypt', 'v', '--key', uri]);
+      const encrypting = () => daemon.run(['volume', 'encrypt', 'v', '--key', uri]);
       expectDoneOrFull(await full.takeWhile(encrypting));
       await full.verifyReads(daemon);
       daemon = await full.killAndEnd(daemon, 'encrypt', 'volume', 'encrypt', 'v', '--key', uri);
