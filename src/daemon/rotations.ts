@@ -34,7 +34,7 @@ export interface Rotated {
 
 const REWRITING = ['reencrypt', 'encrypt'] as const;
 /** A rewrite that failed is tried again after this long, then after twice as long each time. */
-const RETRY_MS_MIN = 60_000;
+const RETRY_MS_MIN = 5_000;
 const RETRY_MS_MAX = 3_600_000;
 
 export class Rotations {

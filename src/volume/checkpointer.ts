@@ -310,7 +310,8 @@ export class Checkpointer {
     try {
       if (keys.erases(segment)) eraser.add(name);
       // A lost segment has no file to reuse.
-      else await spares.put(name, keys.recycles(segment) && segment.lost === undefined);
+      else if (segment.lost !== undefined) await spares.put(name, 'remove');
+      else await spares.put(name, keys.recycles(segment) ? 'recycle' : 'overwrite');
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw error;
     } finally {

@@ -170,7 +170,7 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
     reserveMax: tuning.reserveSegments,
     sealing: () => keys.sealing.id,
   });
-  const eraser = new Eraser({ store, clock, log });
+  const eraser = new Eraser({ store, clock, log, release: (name) => spares.put(name, 'recycle') });
   const { nextSegmentId } = recovery;
   const { segmentSlots } = tuning;
   const factory = new SegmentFactory({ ...options, table, handles, spares, segmentSlots, nextSegmentId });
@@ -289,7 +289,10 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
       if (unused !== undefined) {
         await handles.drop(unused.segment);
         table.remove(unused.segment);
-        await spares.put(segmentFileName(unused.segment.id), keys.recycles(unused.segment));
+        await spares.put(
+          segmentFileName(unused.segment.id),
+          keys.recycles(unused.segment) ? 'recycle' : 'remove',
+        );
       }
       // What runs in the background must be over before somebody else opens the volume.
       await checkpointer.idle();

@@ -1,5 +1,5 @@
 /**
- * Overwrites files that hold plaintext of a volume that is to have none, and removes them. One after the other and beside
+ * Overwrites files that hold plaintext of a volume that is to have none, and releases them. One after the other and beside
  * everything else, since a file takes a tenth of a second; a stop cuts it short, and opening the volume goes on with it.
  */
 import { type Clock, sleep } from '../base/clock.js';
@@ -10,8 +10,17 @@ import { overwrite } from './file-reserve.js';
 
 const RETRY_MS = 1000;
 
+export interface EraserOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Removes a file that is blank now, or uses it again. */
+  release(name: string): Promise<void>;
+}
+
 export class Eraser {
   readonly #store: Store;
+  readonly #release: (name: string) => Promise<void>;
   readonly #clock: Clock;
   readonly #log: Logger;
   /** Names still to be erased, the one at work included. */
@@ -21,8 +30,9 @@ export class Eraser {
   /** Why a file could not be erased at the last attempt. */
   #failure: string | undefined;
 
-  constructor({ store, clock, log }: { store: Store; clock: Clock; log: Logger }) {
+  constructor({ store, clock, log, release }: EraserOptions) {
     this.#store = store;
+    this.#release = release;
     this.#clock = clock;
     this.#log = log;
   }
@@ -64,7 +74,7 @@ export class Eraser {
   async #erase(name: string): Promise<boolean> {
     try {
       if (!(await overwrite(this.#store, name, () => this.#stopped))) return false;
-      await this.#store.remove(name);
+      await this.#release(name);
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw error; // A lost segment has no file.
     }

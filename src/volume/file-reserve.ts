@@ -138,6 +138,14 @@ export class FileReserve {
     return true;
   }
 
+  /** Takes in a file whatever it holds, overwritten, so that its space goes to nobody else; false where that fails. */
+  async putOverwritten(name: string): Promise<boolean> {
+    if (this.complete) return false;
+    // Under its own name until it is blank: a crash must leave nothing in the reserve that looks blank and is not.
+    const blank = (await this.#wholeUnder(name)) !== undefined && (await this.#overwritten(name));
+    return blank && this.put(name);
+  }
+
   /** Hands one file over to another reserve of files of the same size. */
   async giveTo(other: FileReserve): Promise<boolean> {
     const file = this.#files.pop();

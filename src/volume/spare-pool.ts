@@ -5,6 +5,12 @@ import { FileReserve } from './file-reserve.js';
 /** How much of the reserve may be used. The last file is what unmaps need on a full disk. */
 export type ReserveClaim = 'none' | 'all-but-one' | 'all';
 
+/**
+ * What becomes of a file that is given up. To `recycle` is only for what is blank or under the sealing DEK; any other is
+ * worth an overwriting where the reserve is not whole, since on a full disk the space of a removed file may be another's.
+ */
+export type FileUse = 'recycle' | 'overwrite' | 'remove';
+
 export interface SparePoolOptions {
   readonly store: Store;
   /** Bytes of a whole segment file, and of a file that takes any one run of changes to the map. */
@@ -92,9 +98,10 @@ export class SparePool {
     await this.#mapReserve.purge('overwrite');
   }
 
-  /** Takes in the file of a dead segment, or removes it. What is not under the sealing DEK is not `recyclable`. */
-  async put(name: string, recyclable: boolean): Promise<void> {
-    if (recyclable && ((await this.#reserve.put(name)) || (await this.#spares.put(name)))) return;
+  /** Takes in the file of a dead segment, or removes it. */
+  async put(name: string, use: FileUse): Promise<void> {
+    if (use === 'recycle' && ((await this.#reserve.put(name)) || (await this.#spares.put(name)))) return;
+    if (use === 'overwrite' && (await this.#reserve.putOverwritten(name))) return;
     await this.#store.remove(name);
   }
 

@@ -132,7 +132,10 @@ class FullDisk {
     this.giveBack();
     await next.ok('volume', 'start', 'v');
     if (readSuperblock(this.scene.volumePath).rewriting)
-      await until('it goes on', async () => (await lastJob(next, kind)) !== undefined);
+      // An attempt that found no room is repeated 5 seconds later, then 10 and 20.
+      await until('it goes on', async () => (await lastJob(next, kind)) !== undefined, {
+        deadlineMs: 60_000,
+      });
     await until('it ends', async () => (await lastJob(next, kind))?.state !== 'running');
     const { suite, rewriting, plain, deks } = readSuperblock(this.scene.volumePath);
     if (suite === 0 || rewriting || plain || deks.length > 1) await next.ok(...again);

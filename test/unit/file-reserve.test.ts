@@ -109,6 +109,34 @@ it('a file under another DEK is not taken in', async () => {
   expect(readdirSync(path)).toContain('seg-old');
 });
 
+it('a file under another DEK is taken in blank where its space is wanted', async () => {
+  const { path, sealing, reserve, bytesOf, add } = await reserveOf(1);
+  sealing.id = 2;
+  add('seg-old', 1);
+  expect(await reserve.putOverwritten('seg-old')).toBe(true);
+  expect(readdirSync(path)).toEqual(['reserve-0', 'reserve-1']);
+  expect(isBlank(bytesOf('reserve-1'))).toBe(true);
+  const taken = await reserve.take('seg-new', 2);
+  await taken!.close();
+  add('seg-other', 1);
+  await reserve.fill();
+  expect([await reserve.putOverwritten('seg-other'), bytesOf('seg-other').equals(fileUnder(1))]).toEqual([
+    false,
+    true,
+  ]);
+});
+
+it('a file that is not blank yet keeps its own name, whatever keeps it from getting blank', async () => {
+  const { path, store, sealing, reserve, add } = await reserveOf(1);
+  sealing.id = 2;
+  add('seg-old', 1);
+  store.onWrite = async () => {
+    throw ioError('write');
+  };
+  expect(await reserve.putOverwritten('seg-old')).toBe(false);
+  expect([reserve.count, readdirSync(path).sort()]).toEqual([1, ['reserve-0', 'seg-old']]);
+});
+
 it('a file that was under way into the reserve when the DEK changed does not stay there', async () => {
   const { path, store, sealing, reserve, add } = await reserveOf(1);
   add('seg-old', 1);

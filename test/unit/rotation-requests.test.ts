@@ -19,7 +19,8 @@ import {
 } from '../support/watched-volumes.js';
 
 const BLOCKS = 2048;
-const MINUTE_MS = 60_000;
+/** Before the first retry of a rewriting. */
+const RETRY_MS = 5_000;
 
 interface Scene extends Watched {
   readonly directory: WatchedDirectory;
@@ -193,13 +194,13 @@ describe('a rewriting that fails', () => {
     expect(jobs.get(job!.id)).toMatchObject({ state: 'failed', error: { message: expect.any(String) } });
     expect([phase(watched), volume.superblock!.rewriting]).toEqual(['waiting', true]);
     const runs = () => jobs.list().filter(({ kind }) => kind === 'reencrypt').length;
-    clock.advance(MINUTE_MS - 1);
+    clock.advance(RETRY_MS - 1);
     await turn();
     expect(runs()).toBe(1);
     clock.advance(1);
     await until('the second attempt', () => runs() === 2);
     await jobs.ended('v', 'reencrypt');
-    clock.advance(2 * MINUTE_MS - 1);
+    clock.advance(2 * RETRY_MS - 1);
     await turn();
     expect(runs()).toBe(2);
     clock.advance(1);
@@ -216,17 +217,17 @@ describe('a rewriting that fails', () => {
     failRewriting(watched, 1);
     await rotate(watched);
     await jobs.ended('v', 'reencrypt');
-    clock.advance(MINUTE_MS / 2);
+    clock.advance(RETRY_MS / 2);
     await volumes.stop('v', STARTUP);
     await volumes.start('v', STARTUP);
     failRewriting(watched, 1);
     clock.advance(0);
     await until('another opening goes on at once', () => jobs.list().length === 2);
     await jobs.ended('v', 'reencrypt');
-    clock.advance(MINUTE_MS / 2);
+    clock.advance(RETRY_MS / 2);
     await turn();
     expect(jobs.list().length).toBe(2);
-    clock.advance(MINUTE_MS / 2);
+    clock.advance(RETRY_MS / 2);
     await until('it tries again', () => jobs.list().length === 3);
     await jobs.ended('v', 'reencrypt');
     expect(ids(watched)).toEqual(['2 active']);
@@ -267,7 +268,7 @@ describe('a rewriting that fails', () => {
     expect(ids(watched)).toEqual(['1 retired', '3 active']);
     expect(watched.volume.headerIsWhole).toBe(false);
     restore();
-    clock.advance(MINUTE_MS);
+    clock.advance(RETRY_MS);
     await until('it is tried again', () => watched.volume.headerIsWhole);
     await jobs.ended('v', 'reencrypt');
     await watched.close();
@@ -288,7 +289,7 @@ describe('a rewriting that fails', () => {
     restore();
     const copy2 = join(path, 'superblock.bak');
     expect(readFileSync(copy2).includes(wrapped)).toBe(true);
-    clock.advance(MINUTE_MS);
+    clock.advance(RETRY_MS);
     await until('it is tried again', () => volume.headerIsWhole);
     await jobs.ended('v', 'reencrypt');
     expect(readFileSync(copy2).includes(wrapped)).toBe(false);

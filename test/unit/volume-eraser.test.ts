@@ -18,7 +18,8 @@ async function eraserOf(...names: string[]) {
   const store = new HookedStore(await FsStore.open(path));
   const clock = new ManualClock();
   for (const name of names) writeFileSync(join(path, name), Buffer.alloc(3 << 20, 0x5a));
-  return { path, store, clock, eraser: new Eraser({ store, clock, log: nullLogger }) };
+  const release = (name: string): Promise<void> => store.remove(name);
+  return { path, store, clock, eraser: new Eraser({ store, clock, log: nullLogger, release }) };
 }
 
 /** A `none` volume of many segments, switched to its first DEK. */
