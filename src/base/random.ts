@@ -19,11 +19,3 @@ export function formatUuid(uuid: Uint8Array): string {
   const hex = Buffer.from(uuid).toString('hex');
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join('-');
 }
-
-const UUID_PATTERN = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
-
-/** The 16 bytes of a uuid in its usual form, or undefined where the text is none. */
-export function parseUuid(text: string): Uint8Array | undefined {
-  if (!UUID_PATTERN.test(text)) return undefined;
-  return new Uint8Array(Buffer.from(text.replaceAll('-', ''), 'hex'));
-}

@@ -14,9 +14,9 @@ import type {
   VolumeInfo,
 } from '../admin/schemas.js';
 import { isSealbdError, SealbdError } from '../base/errors.js';
+import type { VolumeStats } from '../device/volume-stats.js';
 import type { Watchdog } from '../keys/watchdog.js';
 import type { NbdServerStats } from '../nbd/server.js';
-import type { EngineStats } from './engine.js';
 import type { Jobs } from './jobs.js';
 import type { KeyAudit } from './key-audit.js';
 import type { KeyOperations } from './key-operations.js';
@@ -281,7 +281,7 @@ function rotationMetrics(key: KeyStatus | undefined): Record<string, number> {
 
 function engineMetrics(
   given: Readonly<Record<string, number>>,
-  stats: EngineStats | undefined,
+  stats: VolumeStats | undefined,
 ): Pick<VolumeMetrics, 'amounts' | 'totals'> {
   if (stats === undefined) return { amounts: given, totals: {} };
   const { mappedBytes, storedBytes, segments, mapMemoryBytes, tailBytes, ...totals } = stats;

@@ -4,29 +4,16 @@ import type { Suite } from '../base/ciphers.js';
 import type { Clock } from '../base/clock.js';
 import type { Logger } from '../base/log.js';
 import type { BlockDevice } from '../device/block-device.js';
+import type { VolumeStats } from '../device/volume-stats.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { Store } from '../store/store.js';
-
-export interface EngineStats {
-  readonly mappedBytes: number;
-  readonly storedBytes: number;
-  readonly segments: number;
-  readonly mapMemoryBytes: number;
-  readonly tailBytes: number;
-  readonly commits: number;
-  readonly checkpoints: number;
-  readonly checkpointBytes: number;
-  readonly movedBytes: number;
-  readonly requests: number;
-  readonly damagedReads: number;
-}
 
 export interface EngineVolume extends BlockDevice {
   readonly state: 'serving' | 'failed' | 'stopped';
   readonly failure: string | undefined;
   /** Attached NBD sessions. */
   readonly clients: number;
-  stats(): EngineStats;
+  stats(): VolumeStats;
   segmentsByDek(): Map<number, { segments: number; bytes: number }>;
   /** What is cut off is unmapped durably first. */
   resize(sizeBytes: number): Promise<void>;

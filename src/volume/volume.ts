@@ -6,6 +6,7 @@ import type { Logger } from '../base/log.js';
 import type { MaybePromise } from '../base/maybe-promise.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import type { BlockDevice, Extent } from '../device/block-device.js';
+import type { VolumeStats } from '../device/volume-stats.js';
 import { addon, type KeyHandle } from '../native/addon.js';
 import { Arena } from '../native/arena.js';
 import type { SuiteId } from '../segment/format.js';
@@ -36,21 +37,6 @@ export interface VolumeOptions {
   /** Just created: there is no checkpoint yet. */
   readonly fresh: boolean;
   readonly tuning?: Partial<VolumeTuning>;
-}
-
-export interface VolumeStats {
-  readonly mappedBytes: number;
-  /** Bytes of the segment files in use, dead slots included. */
-  readonly storedBytes: number;
-  readonly segments: number;
-  readonly mapMemoryBytes: number;
-  readonly tailBytes: number;
-  readonly commits: number;
-  readonly checkpoints: number;
-  readonly checkpointBytes: number;
-  readonly movedBytes: number;
-  readonly requests: number;
-  readonly damagedReads: number;
 }
 
 /** Longest that a CACHE request reads ahead. */

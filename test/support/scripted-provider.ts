@@ -9,6 +9,7 @@ import {
   type WrapContext,
   type WrappedKey,
 } from '../../src/kms/provider.js';
+import { checkByUnwrapping, moveThroughMemory } from '../../src/kms/through-memory.js';
 import { addon, type KeyHandle } from '../../src/native/addon.js';
 
 export type ScriptedAnswer = 'yes' | KmsErrorKind | 'hangs';
@@ -80,28 +81,17 @@ class ScriptedProvider implements KeyProvider {
     return addon.keyUnwrap(this.#service.kek, wrapped.blob, aad(context));
   }
 
-  async rewrap(
+  rewrap(
     wrapped: WrappedKey,
     from: KeyProvider,
     fromContext: WrapContext,
     context: WrapContext,
   ): Promise<WrappedKey> {
-    const dek = await from.unwrap(wrapped, fromContext);
-    try {
-      return await this.wrap(dek, context);
-    } finally {
-      addon.keyRelease(dek);
-    }
+    return moveThroughMemory(wrapped, { from, fromContext, to: this, context });
   }
 
-  async check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle): Promise<void> {
-    const unwrapped = await this.unwrap(wrapped, context);
-    try {
-      if (addon.keyEquals(unwrapped, dek)) return;
-      throw new KmsError('damaged', `DEK ${context.dekId} is another key than the one in use`);
-    } finally {
-      addon.keyRelease(unwrapped);
-    }
+  check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle): Promise<void> {
+    return checkByUnwrapping(this, wrapped, context, dek);
   }
 
   async probe(): Promise<ProbeReport> {

@@ -7,7 +7,7 @@
  */
 import { messageOf } from '../../base/errors.js';
 import { KMS_CIPHERTEXT_BYTES_MAX } from '../../base/limits.js';
-import { addon, type KeyHandle } from '../../native/addon.js';
+import type { KeyHandle } from '../../native/addon.js';
 import {
   type KeyDescription,
   type KeyProvider,
@@ -18,6 +18,7 @@ import {
   type WrapContext,
   type WrappedKey,
 } from '../provider.js';
+import { checkByUnwrapping, moveThroughMemory } from '../through-memory.js';
 import { awsClients, closeAwsClients } from './clients.js';
 import { inWords } from './describe.js';
 import { AwsKmsError } from './errors.js';
@@ -89,25 +90,11 @@ class AwsProvider implements KeyProvider {
       const moved = await this.#reEncrypt(from.#keyThatWrapped(wrapped), wrapped.blob, fromContext, context);
       if (moved !== undefined) return this.#wrappedKey(moved);
     }
-    const dek = await from.unwrap(wrapped, fromContext);
-    try {
-      return await this.wrap(dek, context);
-    } finally {
-      addon.keyRelease(dek);
-    }
+    return moveThroughMemory(wrapped, { from, fromContext, to: this, context });
   }
 
-  async check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle): Promise<void> {
-    const unwrapped = await this.unwrap(wrapped, context);
-    try {
-      if (addon.keyEquals(unwrapped, dek)) return;
-      throw new KmsError(
-        'damaged',
-        `${this.uri} unwraps DEK ${context.dekId} to another key than the one in use`,
-      );
-    } finally {
-      addon.keyRelease(unwrapped);
-    }
+  check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle): Promise<void> {
+    return checkByUnwrapping(this, wrapped, context, dek);
   }
 
   probe(): Promise<ProbeReport> {

@@ -18,6 +18,7 @@ import {
   type WrapContext,
   type WrappedKey,
 } from '../provider.js';
+import { checkByUnwrapping, moveThroughMemory } from '../through-memory.js';
 import { Keyring } from './keyring.js';
 import type { LocalKey } from './keyring-codec.js';
 
@@ -123,31 +124,17 @@ class LocalProvider implements KeyProvider {
     );
   }
 
-  async rewrap(
+  rewrap(
     wrapped: WrappedKey,
     from: KeyProvider,
     fromContext: WrapContext,
     context: WrapContext,
   ): Promise<WrappedKey> {
-    const dek = await from.unwrap(wrapped, fromContext);
-    try {
-      return await this.wrap(dek, context);
-    } finally {
-      addon.keyRelease(dek);
-    }
+    return moveThroughMemory(wrapped, { from, fromContext, to: this, context });
   }
 
-  async check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle): Promise<void> {
-    const unwrapped = await this.unwrap(wrapped, context);
-    try {
-      if (addon.keyEquals(unwrapped, dek)) return;
-      throw new KmsError(
-        'damaged',
-        `${this.uri} unwraps DEK ${context.dekId} to another key than the one in use`,
-      );
-    } finally {
-      addon.keyRelease(unwrapped);
-    }
+  check(wrapped: WrappedKey, context: WrapContext, dek: KeyHandle): Promise<void> {
+    return checkByUnwrapping(this, wrapped, context, dek);
   }
 
   /** Says what is missing, and makes nothing. */

@@ -6,7 +6,6 @@ const PAGE_LEAVES = 4096;
 const PAGE_BYTES = PAGE_LEAVES * 8;
 const PAGES = BLOCKS_MAX / LEAF_BLOCKS / PAGE_LEAVES;
 
-export const LEAVES_MAX = PAGES * PAGE_LEAVES;
 /** The address of no chunk: nothing of the leaf is mapped. */
 export const NO_CHUNK = 0;
 

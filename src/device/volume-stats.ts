@@ -1,0 +1,15 @@
+/** What a volume counts while it is open. */
+export interface VolumeStats {
+  readonly mappedBytes: number;
+  /** Bytes of the segment files in use, dead slots included. */
+  readonly storedBytes: number;
+  readonly segments: number;
+  readonly mapMemoryBytes: number;
+  readonly tailBytes: number;
+  readonly commits: number;
+  readonly checkpoints: number;
+  readonly checkpointBytes: number;
+  readonly movedBytes: number;
+  readonly requests: number;
+  readonly damagedReads: number;
+}
