@@ -16,6 +16,7 @@ import type { BlockMap } from './block-map.js';
 import type { SegmentFactory } from './segment-factory.js';
 import { readIndexLbas } from './segment-index.js';
 import type { SegmentTable } from './segment-table.js';
+import type { ReserveClaim } from './spare-pool.js';
 import type { VolumeKeys } from './volume-keys.js';
 
 export interface CompactorOptions {
@@ -48,12 +49,17 @@ const LIVE_RATIO_MAX = 0.95;
 /** Idle time for each unit of work while clients are active: compaction then takes a quarter of one thread. */
 const FOREGROUND_STRETCH = 3;
 
-/** How a round goes about its work. */
-interface Pace {
-  /** Clients wait for it: it does not give way to them. */
-  readonly urgent: boolean;
+export interface RewritePace {
   readonly signal?: AbortSignal;
   readonly onChunk?: () => void;
+  /** What new segments may take of the reserve. */
+  readonly claim: ReserveClaim;
+}
+
+/** How a round goes about its work. */
+interface Pace extends RewritePace {
+  /** Clients wait for it: it does not give way to them. */
+  readonly urgent: boolean;
 }
 
 /** What reads answer where the medium, or the file on it, is bad. */
@@ -109,20 +115,22 @@ export class Compactor {
   round(urgent: boolean): Promise<boolean> {
     // Who waits for space must not wait for work that gives way to clients.
     if (urgent && this.#rewriting) this.#hurry = true;
-    this.#working ??= this.#round(() => this.#mostlyDead(), this.#options.segmentSlots, { urgent }).finally(
-      () => {
-        this.#working = undefined;
-      },
-    );
+    this.#working ??= this.#round(() => this.#mostlyDead(), this.#options.segmentSlots, {
+      urgent,
+      // Compaction is what frees space: on a full disk it may use the reserve.
+      claim: 'all-but-one',
+    }).finally(() => {
+      this.#working = undefined;
+    });
     return this.#working;
   }
 
   /** Moves everything that these segments hold, of those that can be moved now; false where there was nothing to do. */
-  async rewrite(segments: readonly Segment[], signal: AbortSignal, onChunk: () => void): Promise<boolean> {
+  async rewrite(segments: readonly Segment[], pace: RewritePace): Promise<boolean> {
     while (this.#working !== undefined) await this.#working.catch(() => undefined); // Told to who started it.
     if (this.#stopped) throw new SealbdError('ESHUTDOWN', 'the volume is closed');
     this.#rewriting = true;
-    this.#working = this.#rewrite(segments, { urgent: false, signal, onChunk }).finally(() => {
+    this.#working = this.#rewrite(segments, { ...pace, urgent: false }).finally(() => {
       this.#working = undefined;
       this.#rewriting = false;
       this.#hurry = false;
@@ -197,7 +205,7 @@ export class Compactor {
     return slots - live < this.#options.segmentSlots ? 0 : (slots - live) / slots;
   }
 
-  async #compact(victim: Segment, { urgent, signal, onChunk }: Pace): Promise<void> {
+  async #compact(victim: Segment, { urgent, signal, onChunk, claim }: Pace): Promise<void> {
     const { handles, deks } = this.#options;
     victim.pins++;
     this.#victim = victim;
@@ -207,7 +215,7 @@ export class Compactor {
       for (let from = 0; from < victim.slots && !this.#stopped && !signal?.aborted; from += BUFFER_SLOTS) {
         const started = this.#options.clock.monotonic();
         const requests = this.#options.foregroundRequests();
-        await this.#chunk(victim, file, from, Math.min(BUFFER_SLOTS, victim.slots - from), lbas);
+        await this.#chunk(victim, file, from, Math.min(BUFFER_SLOTS, victim.slots - from), lbas, claim);
         const busy = this.#options.foregroundRequests() !== requests && !urgent && !this.#hurry;
         const worked = this.#options.clock.monotonic() - started;
         onChunk?.();
@@ -229,6 +237,7 @@ export class Compactor {
     from: number,
     slots: number,
     lbas: Float64Array | undefined,
+    claim: ReserveClaim,
   ): Promise<void> {
     if (lbas !== undefined && !this.#anyLive(victim, from, slots, lbas)) return;
     const bytes = this.#source.bytes.subarray(0, slots * SLOT_BYTES);
@@ -247,7 +256,7 @@ export class Compactor {
     if (status !== RUN_OK) throw new Error('the key of this volume was taken away');
     if (read < bytes.length) valid.fill(0, Math.floor(read / SLOT_BYTES));
     if (this.#isDamaged(victim, from, valid, lbas)) this.#damaged.add(victim);
-    await this.#move(this.#liveSlots(victim, from, valid));
+    await this.#move(this.#liveSlots(victim, from, valid), claim);
   }
 
   /** Undefined where the medium does not give the bytes: the rest of the segment may be better. */
@@ -300,10 +309,10 @@ export class Compactor {
     return live;
   }
 
-  async #move(live: readonly LiveSlot[]): Promise<void> {
+  async #move(live: readonly LiveSlot[], claim: ReserveClaim): Promise<void> {
     let next = 0;
     while (next < live.length) {
-      const writer = await this.#openWriter();
+      const writer = await this.#openWriter(claim);
       const capacity = writer.capacity(this.#options.segmentSlots);
       if (capacity === 0) {
         await this.#options.writer.buffers.whenFree();
@@ -344,14 +353,13 @@ export class Compactor {
     return blocks;
   }
 
-  async #openWriter(): Promise<SegmentWriter> {
+  async #openWriter(claim: ReserveClaim): Promise<SegmentWriter> {
     const open = this.#writer;
     if (open !== undefined && !open.full && this.#isSealing(open.segment)) return open;
     await this.#sealWriter();
-    // Compaction is what frees space: on a full disk it may use the reserve.
     const { factory, writer } = this.#options;
     try {
-      this.#writer = await factory.create(SEGMENT_KIND_MOVED, 0, 'all-but-one', writer);
+      this.#writer = await factory.create(SEGMENT_KIND_MOVED, 0, claim, writer);
     } catch (error) {
       if (!isSealbdError(error)) this.#options.onFailure(error);
       throw error;

@@ -91,7 +91,8 @@ export async function rewriteAll(engine: Engine, options: RewriteOptions): Promi
     const batch = takeBatch(queue, table.count);
     let noRoom: unknown;
     const moved = await compactor
-      .rewrite(batch, signal, () => report(false))
+      // Its last file too, where nothing else has made room: each segment that is moved gives one back.
+      .rewrite(batch, { signal, onChunk: () => report(false), claim: idle === 0 ? 'all-but-one' : 'all' })
       .catch((error: unknown) => {
         if (!isSealbdError(error, 'ENOSPC')) throw error;
         // The switch may have used the reserve: what the checkpoint lets go of brings it back.

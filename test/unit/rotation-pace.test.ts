@@ -1,10 +1,12 @@
 /** Who waits for space on a full disk, while a rewriting gives way to clients. */
+
 import { afterAll, expect, it, onTestFinished } from 'vitest';
 import { type Clock, systemClock } from '../../src/base/clock.js';
 import { nullLogger } from '../../src/base/log.js';
 import { CipherPool } from '../../src/cipher/cipher-pool.js';
 import { addon } from '../../src/native/addon.js';
 import { Arena } from '../../src/native/arena.js';
+import type { Segment } from '../../src/segment/segment.js';
 import { FsStore } from '../../src/store/fs-store.js';
 import { type Engine, openEngine } from '../../src/volume/engine.js';
 import { defaultTuning } from '../../src/volume/tuning.js';
@@ -80,6 +82,9 @@ async function switched(clock: Clock): Promise<Engine> {
 const oldOnes = ({ table }: Engine) =>
   [...table.all()].filter(({ dekId, live }) => dekId === 1 && live === SEGMENT_SLOTS);
 
+const rewrite = ({ compactor }: Engine, victims: Segment[], onChunk: () => void): Promise<boolean> =>
+  compactor.rewrite(victims, { onChunk, claim: 'all-but-one' });
+
 it('an urgent round ends with the segment at work, and the rewriting makes no pause until then', async () => {
   const clock = new CountingClock();
   const engine = await switched(clock);
@@ -87,7 +92,7 @@ it('an urgent round ends with the segment at work, and the rewriting makes no pa
   expect(victims.length).toBeGreaterThanOrEqual(SEGMENTS - 1);
   let urgent: Promise<number> | undefined;
   let pausesAtFirst = 0;
-  const rewriting = engine.compactor.rewrite(victims, new AbortController().signal, () => {
+  const rewriting = rewrite(engine, victims, () => {
     if (urgent !== undefined) return;
     pausesAtFirst = clock.pauses;
     urgent = engine.compactor.round(true).then(() => oldOnes(engine).length);
@@ -104,7 +109,7 @@ it('a rewriting that nobody waits for gives way to clients after each chunk', as
   const victims = oldOnes(engine);
   const before = clock.pauses;
   let chunks = 0;
-  await engine.compactor.rewrite(victims, new AbortController().signal, () => {
+  await rewrite(engine, victims, () => {
     chunks++;
   });
   expect(chunks).toBeGreaterThanOrEqual(2 * victims.length);
