@@ -41,28 +41,44 @@ function renderGroup(name: string, { notes, tables }: GroupResult): string {
   return `## ${TITLES[name] ?? name}\n\n${parts}\n\n${shown.map(renderTable).join('\n')}`;
 }
 
-function renderConditions({ command, conditions, loadAverageAfter, quick }: BenchFile): string {
-  const { programs, cpuFlags, loadAverageBefore } = conditions;
-  const load = (values: readonly number[]): string => values.map((value) => value.toFixed(2)).join(' ');
-  const gib = (conditions.memoryBytes / 2 ** 30).toFixed(0);
-  const lines: [string, string][] = [
-    ['command', `\`${command}\``],
-    ['date', conditions.date],
-    ['sealbd', `${conditions.sealbd}, commit ${conditions.commit}`],
-    ['processor', `${conditions.cpu}, ${conditions.cores} cores, ${gib} GiB (${cpuFlags.join(' ')})`],
-    ['kernel in use', `${conditions.kernel} (SEALBD_CPU ${conditions.sealbdCpu || 'not set'})`],
-    ['system', `${conditions.system}, ${conditions.fileSystem}`],
-    ['Node', `${conditions.node} with OpenSSL ${conditions.opensslOfNode}`],
-    ['programs', programsOf(programs)],
-    ['load average', `${load(loadAverageBefore)} before, ${load(loadAverageAfter)} after`],
-  ];
-  const busy = loadAverageBefore[0] > conditions.cores * BUSY_SHARE;
+const load = (values: readonly number[]): string => values.map((value) => value.toFixed(2)).join(' ');
+
+const CONDITIONS: readonly (readonly [string, (run: BenchFile) => string])[] = [
+  ['command', ({ command }) => `\`${command}\``],
+  ['date', ({ conditions }) => conditions.date],
+  ['sealbd', ({ conditions }) => `${conditions.sealbd}, commit ${conditions.commit}`],
+  [
+    'processor',
+    ({ conditions: { cpu, cores, memoryBytes, cpuFlags } }) =>
+      `${cpu}, ${cores} cores, ${(memoryBytes / 2 ** 30).toFixed(0)} GiB (${cpuFlags.join(' ')})`,
+  ],
+  [
+    'kernel in use',
+    ({ conditions }) => `${conditions.kernel} (SEALBD_CPU ${conditions.sealbdCpu || 'not set'})`,
+  ],
+  ['system', ({ conditions }) => `${conditions.system}, ${conditions.fileSystem}`],
+  ['Node', ({ conditions }) => `${conditions.node} with OpenSSL ${conditions.opensslOfNode}`],
+  ['programs', ({ conditions }) => programsOf(conditions.programs)],
+  [
+    'load average',
+    ({ conditions, loadAverageAfter }) =>
+      `${load(conditions.loadAverageBefore)} before, ${load(loadAverageAfter)} after`,
+  ],
+];
+
+/** A column for each run. */
+function renderConditions(runs: readonly BenchFile[]): string {
+  const busy = runs.some(({ conditions }) => conditions.loadAverageBefore[0] > conditions.cores * BUSY_SHARE);
   const warning = [
-    quick ? 'This was a `--quick` run: **its numbers mean nothing.**\n\n' : '',
+    runs.some(({ quick }) => quick) ? 'This was a `--quick` run: **its numbers mean nothing.**\n\n' : '',
     busy ? '**The machine was busy** before the run began: believe ranges, not medians.\n\n' : '',
   ].join('');
-  const rows = lines.map(([what, value]) => `| ${what} | ${value} |`).join('\n');
-  return `## Conditions\n\n${warning}| condition | value |\n| --- | --- |\n${rows}\n`;
+  const heads = runs.map(({ groups }) => Object.keys(groups).join(', '));
+  const rows = [
+    ['condition', ...heads],
+    ['---', ...heads.map(() => '---')],
+  ].concat(CONDITIONS.map(([what, of]) => [what, ...runs.map(of)]));
+  return `## Conditions\n\n${warning}${rows.map((cells) => `| ${cells.join(' | ')} |`).join('\n')}\n`;
 }
 
 /** Each by name: which one is missing matters. */
@@ -74,26 +90,28 @@ function programsOf(programs: Readonly<Record<string, string>>): string {
   return missing.length === 0 ? versions : `${versions}; not installed: ${missing.join(', ')}`;
 }
 
-/** `charts`: where each of them lies, as a reader of the text finds it. */
-export function renderResult(result: BenchFile, charts: readonly ChartLink[]): string {
-  const targets = `## Targets\n\nThe worst measurement decides; ratios are medians of the rounds.\n\n${renderTable(targetTable(result))}`;
-  const images = charts.map(({ title, path }) => `![${title}](${path})\n`);
-  const groups = Object.entries(result.groups).map(([name, group]) => renderGroup(name, group));
-  return `${[renderConditions(result), targets, ...images, ...groups].join('\n')}`;
-}
-
 export interface ChartLink {
   readonly title: string;
   readonly path: string;
 }
 
-/** The whole of docs/BENCHMARKS.md. `source` is the JSON beside it. */
+/** `charts`: where each of them lies, as a reader of the text finds it. Each group is in one run alone. */
+export function renderResult(runs: readonly BenchFile[], charts: readonly ChartLink[]): string {
+  const all = Object.assign({}, ...runs.map(({ groups }) => groups)) as BenchFile['groups'];
+  const targets = `## Targets\n\nThe worst measurement decides; ratios are medians of the rounds.\n\n${renderTable(targetTable(all))}`;
+  const images = charts.map(({ title, path }) => `![${title}](${path})\n`);
+  const groups = Object.keys(TITLES).flatMap((name) => (name in all ? [renderGroup(name, all[name])] : []));
+  return `${[renderConditions(runs), targets, ...images, ...groups].join('\n')}`;
+}
+
+/** The whole of docs/BENCHMARKS.md. `sources` are the JSON files beside it. */
 export function renderDocument(
   introduction: string,
-  result: BenchFile,
-  source: string,
+  runs: readonly BenchFile[],
+  sources: readonly string[],
   charts: readonly ChartLink[],
 ): string {
-  const origin = `The tables are written by \`${result.command}\`; the raw figures are in [${source}](${source}).`;
-  return `${introduction.trim()}\n\n${origin}\n\n${renderResult(result, charts)}`;
+  const links = sources.map((source) => `[${source}](${source})`).join(', ');
+  const origin = `The tables are written by \`npm run bench -- --publish\`, with \`--group NAME\` for some of them alone; the raw figures are in ${links}. Every comparison is made within one run.`;
+  return `${introduction.trim()}\n\n${origin}\n\n${renderResult(runs, charts)}`;
 }

@@ -2,14 +2,15 @@
  * npm run bench -- [--group NAME]... [--quick] [--rounds N] [--dir DIR] [--out FILE] [--publish]
  *
  * Runs groups of benchmarks, each in a fresh process, and keeps the figures with their conditions as JSON: in
- * bench/results/, or where --out says; charts lie beside it as SVG. With --publish the figures go to
- * docs/benchmarks/<date>.json, charts beside them, and tables to docs/BENCHMARKS.md. Any error fails the run.
+ * bench/results/, or where --out says; charts lie beside it as SVG. With --publish the figures of each group go to
+ * docs/benchmarks/<group>.json, charts beside them, and docs/BENCHMARKS.md is written anew from all files there. Any
+ * error fails the run.
  */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { writeReported } from './files.js';
 import type { BenchFile, GroupOptions, GroupResult } from './result.js';
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
@@ -91,36 +92,23 @@ async function runGroups({ groups, options }: CommandLine): Promise<BenchFile> {
   };
 }
 
-function write(path: string, text: string): void {
-  mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(path, text);
-  process.stderr.write(`wrote ${path}\n`);
-}
-
 async function main(): Promise<void> {
   const commandLine = parseCommandLine(process.argv.slice(2));
   const result = await runGroups(commandLine);
-  const { renderResult, renderDocument } = await import('./report.js');
+  const { renderResult } = await import('./report.js');
   const { chartsOf } = await import('./charts.js');
+  const { publish } = await import('./publish.js');
   const charts = chartsOf(result);
-  const json = `${JSON.stringify(result, null, 1)}\n`;
   const name = result.conditions.date.replace(/:/g, '').replace(/\.\d+/, '');
   const out = commandLine.out ?? join(ROOT, 'bench/results', `${name}.json`);
-  write(out, json);
+  writeReported(out, `${JSON.stringify(result, null, 1)}\n`);
   const links = charts.map(({ title, name: chart }) => ({
     title,
     path: `${out.replace(/\.json$/, '')}-${chart}.svg`,
   }));
-  for (const [i, { svg }] of charts.entries()) write(links[i].path, svg);
-  process.stdout.write(renderResult(result, links));
-  if (!commandLine.publish) return;
-  const date = result.conditions.date.slice(0, 10);
-  const intro = readFileSync(join(ROOT, 'bench/introduction.md'), 'utf8');
-  const docs = join(ROOT, 'docs');
-  const published = charts.map(({ title, name: chart }) => ({ title, path: `benchmarks/${chart}.svg` }));
-  for (const [i, { svg }] of charts.entries()) write(join(docs, published[i].path), svg);
-  write(join(docs, 'benchmarks', `${date}.json`), json);
-  write(join(docs, 'BENCHMARKS.md'), renderDocument(intro, result, `benchmarks/${date}.json`, published));
+  for (const [i, { svg }] of charts.entries()) writeReported(links[i].path, svg);
+  process.stdout.write(renderResult([result], links));
+  if (commandLine.publish) publish(ROOT, result);
 }
 
 try {

@@ -1,6 +1,7 @@
 /** What was promised, beside what was measured. A target without a measurement says so. */
 import type { BenchFile, Cell, Table } from './result.js';
 
+type Groups = BenchFile['groups'];
 type Row = Readonly<Record<string, Cell>>;
 
 interface Measured {
@@ -16,7 +17,7 @@ interface Target {
   readonly atMost?: boolean;
   readonly digits: number;
   /** Every value that must keep to it; empty where it was not measured. */
-  measured(file: BenchFile): Measured[];
+  measured(groups: Groups): Measured[];
 }
 
 const LARGE = ['1 MiB sequential write, QD8', '1 MiB sequential read, QD8'];
@@ -26,7 +27,7 @@ const KIB_IN_CACHE = [4, 64, 1024];
 const KIB_OUT_OF_CACHE = 65_536;
 const FULL_PERCENT = 90;
 
-function rowsOf({ groups }: BenchFile, group: string, title: string): readonly Row[] {
+function rowsOf(groups: Groups, group: string, title: string): readonly Row[] {
   return groups[group]?.tables.find((table) => table.title === title)?.rows ?? [];
 }
 
@@ -39,8 +40,8 @@ function numbers(rows: readonly Row[], key: string, where: (row: Row) => string)
 }
 
 function kernel(who: string, operations: readonly string[], kib: readonly number[], key: string) {
-  return (file: BenchFile): Measured[] => {
-    const rows = rowsOf(file, 'kernels', 'AES-256 kernels').filter(
+  return (groups: Groups): Measured[] => {
+    const rows = rowsOf(groups, 'kernels', 'AES-256 kernels').filter(
       (row) => row.who === who && operations.includes(String(row.what)) && kib.includes(Number(row.kib)),
     );
     return numbers(rows, key, ({ what, kib: size }) => `${what}, ${size} KiB`);
@@ -48,8 +49,8 @@ function kernel(who: string, operations: readonly string[], kib: readonly number
 }
 
 function ratio(title: string, keys: readonly string[], workloads?: readonly string[]) {
-  return (file: BenchFile): Measured[] => {
-    const rows = rowsOf(file, 'nbd', title).filter(
+  return (groups: Groups): Measured[] => {
+    const rows = rowsOf(groups, 'nbd', title).filter(
       ({ workload }) => workloads === undefined || workloads.includes(String(workload)),
     );
     return keys.flatMap((key) => numbers(rows, key, ({ workload }) => String(workload)));
@@ -65,12 +66,18 @@ const BARS = [
 ];
 
 function memory(what: string) {
-  return (file: BenchFile): Measured[] =>
+  return (groups: Groups): Measured[] =>
     numbers(
-      rowsOf(file, 'growth', 'Resident memory').filter((row) => row.what === what),
+      rowsOf(groups, 'growth', 'Resident memory').filter((row) => row.what === what),
       'value',
       () => '',
     );
+}
+
+/** Of clients while a volume is re-encrypted, by the idle volume. */
+function besideRewriting(key: string) {
+  return (groups: Groups): Measured[] =>
+    numbers(rowsOf(groups, 'rotation', 'Clients during re-encryption'), key, ({ row }) => String(row));
 }
 
 const TARGETS: readonly Target[] = [
@@ -152,14 +159,27 @@ const TARGETS: readonly Target[] = [
     target: 'random overwrites at 90 % full, steady, by a fresh volume',
     bound: 0.6,
     digits: 2,
-    measured: (file) =>
+    measured: (groups) =>
       numbers(
-        rowsOf(file, 'growth', 'Random overwrites in steady state').filter(
+        rowsOf(groups, 'growth', 'Random overwrites in steady state').filter(
           ({ full }) => Math.round(Number(full)) === FULL_PERCENT,
         ),
         'ratio',
         () => '',
       ),
+  },
+  {
+    target: 'throughput during re-encryption, every workload, by the idle volume',
+    bound: 0.7,
+    digits: 2,
+    measured: besideRewriting('throughput'),
+  },
+  {
+    target: 'p99 during re-encryption, every workload, by the idle volume',
+    bound: 5,
+    atMost: true,
+    digits: 2,
+    measured: besideRewriting('p99'),
   },
   {
     target: 'resident memory, fixed part, MiB',
@@ -178,7 +198,7 @@ const TARGETS: readonly Target[] = [
 ];
 
 /** The worst measurement of each target decides. */
-export function targetTable(file: BenchFile): Table {
+export function targetTable(groups: Groups): Table {
   return {
     title: 'Targets',
     columns: [
@@ -191,7 +211,7 @@ export function targetTable(file: BenchFile): Table {
     ],
     rows: TARGETS.map(({ target, bound, atMost = false, digits, measured }) => {
       const wanted = `${atMost ? '≤' : '≥'} ${bound}`;
-      const values = measured(file);
+      const values = measured(groups);
       if (values.length === 0)
         return { target, wanted, worst: '', where: '', kept: '', verdict: 'not measured' };
       const keeps = ({ value }: Measured): boolean => (atMost ? value <= bound : value >= bound);

@@ -1,11 +1,15 @@
 /** The report of a run: targets that were kept, missed or not measured; charts; missing programs by name. */
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { chartsOf, TRIALS_TITLE } from '../../bench/charts.js';
+import { publish } from '../../bench/publish.js';
 import { renderDocument, renderResult } from '../../bench/report.js';
 import { type BenchFile, NOT_INSTALLED, type Table } from '../../bench/result.js';
 import { renderChart, ticks } from '../../bench/svg.js';
 import { targetTable } from '../../bench/targets.js';
 import { type BenchReport, printReport, summaryOf } from '../../src/cli/bench/report.js';
+import { temporaryDirectory } from '../support/key-fixtures.js';
 
 const table = (title: string, rows: Table['rows']): Table => ({ title, columns: [], rows });
 
@@ -38,7 +42,7 @@ function fileWith(groups: Readonly<Record<string, readonly Table[]>>): BenchFile
 }
 
 const verdicts = (file: BenchFile, name: string) =>
-  targetTable(file).rows.filter(({ target }) => String(target).includes(name));
+  targetTable(file.groups).rows.filter(({ target }) => String(target).includes(name));
 
 describe('targets', () => {
   it('are decided by the worst measurement, where everything else is good', () => {
@@ -78,7 +82,7 @@ describe('targets', () => {
   });
 
   it('without a measurement say so', () => {
-    const { rows } = targetTable(fileWith({}));
+    const { rows } = targetTable({});
     expect(rows.length).toBeGreaterThan(12);
     for (const { verdict } of rows) expect(verdict).toBe('not measured');
   });
@@ -86,19 +90,48 @@ describe('targets', () => {
 
 describe('the report', () => {
   it('names what is missing, and the command that made it', () => {
-    const text = renderResult(fileWith({}), []);
+    const text = renderResult([fileWith({})], []);
     expect(text).toContain('not installed: **nbdkit**, **qemu-nbd**');
     expect(text).toContain('`npm run bench -- --rounds 7`');
   });
 
   it('shows targets before figures, and the charts where they lie', () => {
     const file = fileWith({ nbd: [table('What encryption costs over NBD', [])] });
-    const text = renderDocument('# Benchmarks', file, 'x.json', [
-      { title: 'A chart', path: 'benchmarks/a.svg' },
-    ]);
+    const text = renderDocument(
+      '# Benchmarks',
+      [file],
+      ['x.json'],
+      [{ title: 'A chart', path: 'benchmarks/a.svg' }],
+    );
     expect(text).toContain('![A chart](benchmarks/a.svg)');
     expect(text.indexOf('## Targets')).toBeGreaterThan(text.indexOf('# Benchmarks'));
     expect(text.indexOf('## Over NBD')).toBeGreaterThan(text.indexOf('## Targets'));
+  });
+});
+
+describe('publishing', () => {
+  it('replaces the groups of the run, and keeps the others with their own conditions', () => {
+    const root = temporaryDirectory();
+    mkdirSync(join(root, 'bench'));
+    writeFileSync(join(root, 'bench/introduction.md'), '# Benchmarks\n');
+    const dated = (date: string, groups: Parameters<typeof fileWith>[0]): BenchFile => {
+      const file = fileWith(groups);
+      return { ...file, conditions: { ...file.conditions, date } };
+    };
+    const columns = [{ key: 'a', label: 'a' }];
+    const of = (a: string): Table[] => [{ title: 'T', columns, rows: [{ a }] }];
+    publish(root, dated('2026-01-01', { kdf: of('kdf of then'), codec: of('codec of then') }));
+    publish(root, dated('2026-01-02', { kdf: of('kdf of now') }));
+    const text = readFileSync(join(root, 'docs/BENCHMARKS.md'), 'utf8');
+    for (const part of [
+      'kdf of now',
+      'codec of then',
+      '| condition | codec | kdf |',
+      '| date | 2026-01-01 | 2026-01-02 |',
+    ])
+      expect(text).toContain(part);
+    expect(text).not.toContain('kdf of then');
+    expect(text).toContain('[benchmarks/kdf.json](benchmarks/kdf.json)');
   });
 });
 
