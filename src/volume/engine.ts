@@ -343,7 +343,6 @@ async function settle(
     }
     table.changed.add(segment);
   }
-  for (const change of changes) checkpointer.note(...change);
   await spares.adopt(names);
   await spares.purge();
   for (const name of names) {
@@ -351,6 +350,8 @@ async function settle(
     if (name.endsWith('.tmp')) await store.remove(name);
     else if (mapFile !== undefined && !mapFiles.has(mapFile)) await spares.putMap(name);
   }
+  // Only now: many changes start a checkpoint, which would find the names of what a crash left taken.
+  for (const change of changes) checkpointer.note(...change);
   // An open head or unused segments say that nobody closed this volume.
   const unclean = root.headId !== 0 || recovery.unused.length > 0 || changes.length > 0;
   // A rotation that was begun: the root, and what the tail was, go under the new DEK.
