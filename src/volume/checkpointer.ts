@@ -148,6 +148,14 @@ export class Checkpointer {
     this.#timer = this.#options.clock.setTimeout(() => this.#runInBackground(), delayMs);
   }
 
+  /** Whoever asked for the checkpoint that failed: writers may wait for the next one, and nothing else would begin it. */
+  #retryLater(): void {
+    this.#retrying = true;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#startTimer(RETRY_MS);
+  }
+
   #runInBackground(): void {
     if (this.#running || this.#stopped) return;
     this.#running = true;
@@ -156,10 +164,6 @@ export class Checkpointer {
         () => this.#tailWaiters.length > 0,
         (error: unknown) => {
           this.#options.log.error({ reason: messageOf(error) }, 'checkpoint failed');
-          this.#retrying = true;
-          this.#timer?.cancel();
-          this.#timer = undefined;
-          this.#startTimer(RETRY_MS);
           return false;
         },
       )
@@ -182,6 +186,7 @@ export class Checkpointer {
       await this.#publish(cut);
     } catch (error) {
       this.#uncut(cut);
+      this.#retryLater();
       // The kernel forgets a failed sync: trying again could call a root durable that is not.
       if (isSyncFailure(error)) this.#options.onFailure(error);
       throw error;

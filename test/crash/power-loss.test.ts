@@ -21,6 +21,18 @@ function versionOf(block: Uint8Array): number {
 /** Further losses of a round, each in a life that starts from what the one before left. */
 const LIVES = 3;
 
+/** What the round is at, for the report of one that stalls. */
+let at = '';
+const ROUND_TIMEOUT_MS = 120_000;
+
+async function withDeadline(work: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const stalled = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`it stalls: ${at}`)), ROUND_TIMEOUT_MS);
+  });
+  await Promise.race([work, stalled]).finally(() => clearTimeout(timer));
+}
+
 /** Lives of a volume: random requests, then a power loss at a random instant, in the end the check of what is there. */
 async function round(suite: SuiteId, seed: number): Promise<void> {
   const random = seededRandom(seed);
@@ -52,6 +64,7 @@ async function round(suite: SuiteId, seed: number): Promise<void> {
         store.latencyMs = random() < 0.5 ? 4 : 0;
         return store;
       };
+      at = `opening life ${life}`;
       const next = join(images, String(life));
       const opening = harness.open(false, path).then(() => settleAll(harness, history));
       if (random() < 0.2) await loseWhileOpening(opening, () => store, next, random);
@@ -61,6 +74,7 @@ async function round(suite: SuiteId, seed: number): Promise<void> {
         store.writeFaults = random() < 0.3 ? 0.05 : 0;
         await liveAndDie(harness, store, history, next, random, large ? 64 : 12);
       }
+      at = `stopping life ${life}`;
       await harness.stop();
       history.thaw();
       path = next;
@@ -128,6 +142,7 @@ async function liveAndDie(
     const lba = int(BLOCKS);
     const blocks = Math.min(1 + int(blocksMax), BLOCKS - lba);
     const what = random();
+    at = `step ${i} of ${steps}, ${what}, ${blocks} blocks from ${lba}`;
     if (what < 0.7) {
       for (let i = 0; i < blocks; i++) {
         harness.io.bytes.set(patternBlock(lba + i, step), i * BLOCK);
@@ -151,9 +166,11 @@ async function liveAndDie(
   }
   // Let what is under way get to some arbitrary point.
   for (let turns = int(12); turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve));
+  at = 'losing power';
   history.freeze();
   await store.lose(image, random);
   store.writeFaults = 0;
+  at = `waiting for ${underWay.size} requests`;
   await Promise.all(underWay);
 }
 
@@ -194,7 +211,7 @@ describe.each([
     for (let i = 0; i < ROUNDS; i++) {
       const seed = SEED + i * 7919 + suite;
       try {
-        await round(suite, seed);
+        await withDeadline(round(suite, seed));
       } catch (error) {
         throw new Error(`round ${i}, SEALBD_SEED=${SEED}`, { cause: error });
       }

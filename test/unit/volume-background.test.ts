@@ -105,7 +105,8 @@ it('compaction on a disk whose writes fail ends, and so does a stop', async () =
   expect(performance.now() - before).toBeLessThan(5000);
 });
 
-it('the tail stays within its bound while checkpoints fail, and writing goes on when they work again', async () => {
+/** Writes until one waits since the tail is as long as it may be: checkpoints fail. */
+async function fillTail(): Promise<{ store: HookedStore; last: Promise<void> }> {
   const store = await hooked({ segmentSlots: 1024, checkpointSlots: 1024, garbageRatio: 0.99 });
   store.onWrite = async (name) => {
     if (name.startsWith('map-')) throw ioError('write');
@@ -119,8 +120,21 @@ it('the tail stays within its bound while checkpoints fail, and writing goes on 
     done++;
     expect(harness.volume.stats().tailBytes / 4128).toBeLessThanOrEqual(3 * 1024);
   }
+  return { store, last };
+}
+
+it('the tail stays within its bound while checkpoints fail, and writing goes on when they work again', async () => {
+  const { store, last } = await fillTail();
   await sleep(1500); // Another attempt fails meanwhile.
   expect(harness.volume.stats().tailBytes / 4128).toBeLessThanOrEqual(3 * 1024);
+  store.onWrite = async () => undefined;
+  await last;
+  expect(harness.volume.state).toBe('serving');
+});
+
+it('a checkpoint that somebody asked for, and that fails, takes no retry from those who wait', async () => {
+  const { store, last } = await fillTail();
+  await expect(harness.volume.checkpoint()).rejects.toThrow('injected');
   store.onWrite = async () => undefined;
   await last;
   expect(harness.volume.state).toBe('serving');
