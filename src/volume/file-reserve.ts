@@ -142,8 +142,7 @@ export class FileReserve {
   async putOverwritten(name: string): Promise<boolean> {
     if (this.complete) return false;
     // Under its own name until it is blank: a crash must leave nothing in the reserve that looks blank and is not.
-    const blank = (await this.#wholeUnder(name)) !== undefined && (await this.#overwritten(name));
-    return blank && this.put(name);
+    return (await this.#overwritten(name)) && this.put(name);
   }
 
   /** Hands one file over to another reserve of files of the same size. */

@@ -2,8 +2,7 @@
 import { cpSync, existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
-import type { Logger } from '../../src/base/log.js';
-import { nullLogger } from '../../src/base/log.js';
+import { type Logger, nullLogger } from '../../src/base/log.js';
 import type { VolumeTuning } from '../../src/volume/tuning.js';
 import { temporaryDirectory } from '../support/key-fixtures.js';
 import { BLOCK, patternBlock, VolumeHarness } from '../support/volume-harness.js';

@@ -1,5 +1,4 @@
 /** Who waits for space on a full disk, while a rewriting gives way to clients. */
-
 import { afterAll, expect, it, onTestFinished } from 'vitest';
 import { type Clock, systemClock } from '../../src/base/clock.js';
 import { nullLogger } from '../../src/base/log.js';
