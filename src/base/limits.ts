@@ -21,6 +21,10 @@ export const SEQUENCE_MAX = Number.MAX_SAFE_INTEGER;
 /** Most segments one volume can hold at once. */
 export const SEGMENTS_MAX = 1 << 24;
 
+// Snapshots. The checkpoint root names them all, and must fit in the space that is kept for it on a full disk.
+export const SNAPSHOTS_MAX = 128;
+export const SNAPSHOT_RUNS_MAX = 16;
+
 // The block map (docs/FORMAT.md, map files).
 /** Blocks of the largest volume: block numbers are below this. */
 export const BLOCKS_MAX = VOLUME_BYTES_MAX / BLOCK_BYTES;
@@ -78,6 +82,15 @@ export const LARGE_CHUNKS_MAX =
 /** Large chunks kept for reuse while nobody needs them. */
 export const LARGE_CHUNKS_IDLE_MAX = 32;
 
+// TLS.
+/** What one connection may have on its way through TLS, each way, before it is not read from or written to. */
+export const TLS_BYTES_MAX = 256 * KiB;
+/** The same while all of them together have more than TLS_BYTES_TOTAL_MAX: the payload of one record. */
+export const TLS_BYTES_SHORT_MAX = 16 * KiB;
+export const TLS_BYTES_TOTAL_MAX = 64 * MiB;
+/** Files of certificates, keys and pre-shared keys. */
+export const TLS_FILE_BYTES_MAX = MiB;
+
 // Memory.
 export const ARENA_CHUNK_BYTES = 2 * MiB;
 export const MAP_BYTES_MAX = 8 * 1024 * MiB;
@@ -86,6 +99,8 @@ export const MAP_BYTES_MAX = 8 * 1024 * MiB;
 export const KEYRING_BYTES_MAX = MiB;
 export const SUPERBLOCK_BYTES_MAX = MiB;
 export const DEKS_PER_VOLUME_MAX = 1024;
+/** Volumes that a volume descends from, one restored or cloned from another. */
+export const ORIGINS_PER_VOLUME_MAX = 1024;
 export const KEY_STRING_BYTES_MAX = 8192;
 /** Bounds what the parameters of an imported key file can make scrypt allocate. */
 export const SCRYPT_MEMORY_BYTES_MAX = 1024 * MiB;

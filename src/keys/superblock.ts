@@ -3,55 +3,28 @@
  * service. Decoding checks structure and CRC; whether the MAC holds is the caller's question, once it has a DEK.
  *
  * magic `SBDSUP1\n` · version u16 · suite u8 · flags u8 · DEK id u32 · uuid 16 · generation u64 · size u64 ·
- * created u64 · body length u32 · DEK records u32 · records · CRC32C u32 · MAC 16 under the active DEK · MAC 16 under the
- * pending DEK, where there is one
+ * created u64 · body length u32 · DEK records u32 · records · in version 2 origins · CRC32C u32 · MAC 16 under the active
+ * DEK · MAC 16 under the pending DEK, where there is one
  */
 import { ByteReader, ByteWriter } from '../base/bytes.js';
 import type { Suite } from '../base/ciphers.js';
-import {
-  BLOCK_BYTES,
-  DEKS_PER_VOLUME_MAX,
-  KEY_STRING_BYTES_MAX,
-  SUPERBLOCK_BYTES_MAX,
-  VOLUME_BYTES_MAX,
-} from '../base/limits.js';
+import { BLOCK_BYTES, DEKS_PER_VOLUME_MAX, SUPERBLOCK_BYTES_MAX, VOLUME_BYTES_MAX } from '../base/limits.js';
 import { addon, type KeyHandle, SUITE_GCM, SUITE_NONE } from '../native/addon.js';
+import { type DekRecord, type DekState, decodeRecord, encodeRecord } from './dek-record.js';
+import { decodeOrigins, encodeOrigins, type Origin, originProblem, UUID_BYTES } from './origins.js';
+
+export type { DekRecord, DekState };
+export { UUID_BYTES };
 
 const MAGIC = 'SBDSUP1\n';
-const VERSION = 1;
+/** The second has origins. What needs none stays readable for programs that know the first only. */
+const VERSIONS = { plain: 1, withOrigins: 2 } as const;
 const HEAD_BYTES = 64;
-const RECORD_FIXED_BYTES = 36;
 const CRC_BYTES = 4;
 const MAC_BYTES = 16;
-export const UUID_BYTES = 16;
-export const CHECK_VALUE_BYTES = 16;
 const MAC_LABEL = 'sealbd/v1/superblock';
 const FLAG_REWRITING = 1;
 const FLAG_PLAIN = 2;
-const FLAG_EXPOSED = 1;
-const STATES = { 1: 'active', 2: 'retired', 3: 'pending' } as const;
-const STATE_CODES = { active: 1, retired: 2, pending: 3 } as const;
-
-/**
- * pending: proven, and about to be the active one; segments, map files and roots may be under it. active: seals what is
- * new. retired: only opens what is old.
- */
-export type DekState = keyof typeof STATE_CODES;
-
-export interface DekRecord {
-  /** From 1; never used twice in a volume. */
-  readonly id: number;
-  readonly state: DekState;
-  /** It was wrapped by `local:` once: a copy of that directory still opens it. */
-  readonly exposed: boolean;
-  /** Unix ms. */
-  readonly createdAt: number;
-  readonly checkValue: Uint8Array;
-  readonly keyUri: string;
-  readonly resolvedKeyId: string;
-  readonly keyVersion: string;
-  readonly wrapped: Uint8Array;
-}
 
 export interface Superblock {
   /** Of new segments. */
@@ -68,6 +41,8 @@ export interface Superblock {
   /** Unix ms. */
   readonly createdAt: number;
   readonly deks: readonly DekRecord[];
+  /** Volumes that older DEKs come from, oldest first; empty for a volume that was made, not restored or cloned. */
+  readonly origins: readonly Origin[];
 }
 
 export interface DecodedSuperblock {
@@ -97,12 +72,14 @@ function authenticators({ activeDek, deks }: Superblock): number[] {
 export function encodeSuperblock(superblock: Superblock, keyOf: DekKey): Buffer {
   assertConsistent(superblock, (problem) => new RangeError(`superblock: ${problem}`));
   const records = superblock.deks.map(encodeRecord);
-  const bodyBytes = records.reduce((sum, record) => sum + record.length, 0);
+  const origins = encodeOrigins(superblock.origins);
+  const bodyBytes = records.reduce((sum, record) => sum + record.length, origins.length);
+  const version = origins.length === 0 ? VERSIONS.plain : VERSIONS.withOrigins;
   const keys = authenticators(superblock);
   const bytes = Buffer.alloc(HEAD_BYTES + bodyBytes + CRC_BYTES + MAC_BYTES * keys.length);
   const writer = new ByteWriter(bytes);
   const flags = (superblock.rewriting ? FLAG_REWRITING : 0) | (superblock.plain ? FLAG_PLAIN : 0);
-  writer.text(MAGIC).u16(VERSION).u8(superblock.suite).u8(flags).u32(superblock.activeDek);
+  writer.text(MAGIC).u16(version).u8(superblock.suite).u8(flags).u32(superblock.activeDek);
   writer
     .bytes(superblock.uuid)
     .u64(superblock.generation)
@@ -110,6 +87,7 @@ export function encodeSuperblock(superblock: Superblock, keyOf: DekKey): Buffer 
     .u64(superblock.createdAt);
   writer.u32(bodyBytes).u32(records.length);
   for (const record of records) writer.bytes(record);
+  writer.bytes(origins);
   writer.u32(addon.crc32c(bytes.subarray(0, writer.offset), 0));
   const covered = bytes.subarray(0, writer.offset);
   for (const id of keys) {
@@ -126,7 +104,9 @@ export function decodeSuperblock(bytes: Uint8Array): DecodedSuperblock {
   if (bytes.length > SUPERBLOCK_BYTES_MAX) throw reader.error('too long');
   reader.expect(MAGIC);
   const version = reader.u16();
-  if (version !== VERSION) throw reader.error(`version ${version}, this program knows ${VERSION}`);
+  const known = Object.values(VERSIONS) as number[];
+  if (!known.includes(version))
+    throw reader.error(`version ${version}, this program knows ${known.join(' and ')}`);
   const macsAt = checkCrc(bytes);
   const suite = decodeSuite(reader);
   const flags = reader.u8();
@@ -140,8 +120,10 @@ export function decodeSuperblock(bytes: Uint8Array): DecodedSuperblock {
   if (count > DEKS_PER_VOLUME_MAX) throw reader.error(`${count} DEK records`);
   const deks: DekRecord[] = [];
   for (let i = 0; i < count; i += 1) deks.push(decodeRecord(reader));
+  const origins = version === VERSIONS.withOrigins ? decodeOrigins(reader) : [];
   if (reader.offset !== HEAD_BYTES + bodyBytes) throw reader.error('wrong body length');
-  const superblock = { suite, activeDek, rewriting, plain, uuid, generation, sizeBytes, createdAt, deks };
+  const identity = { suite, activeDek, rewriting, plain, uuid, generation, sizeBytes, createdAt };
+  const superblock = { ...identity, deks, origins };
   assertConsistent(superblock, (problem) => reader.error(problem));
   const macs = authenticators(superblock).map((_, i) => {
     return bytes.subarray(macsAt + i * MAC_BYTES, macsAt + (i + 1) * MAC_BYTES);
@@ -177,57 +159,6 @@ function checkContext(uuid: Uint8Array, id: number): Uint8Array {
   return new ByteWriter(UUID_BYTES + 4).bytes(uuid).u32(id).written();
 }
 
-function encodeRecord(record: DekRecord): Uint8Array {
-  const text = new TextEncoder();
-  const strings = [
-    text.encode(record.keyUri),
-    text.encode(record.resolvedKeyId),
-    text.encode(record.keyVersion),
-  ];
-  const fields = [...strings, record.wrapped, new Uint8Array(0)];
-  if (fields.some((field) => field.length > KEY_STRING_BYTES_MAX))
-    throw new RangeError('superblock: a key string is too long');
-  const length = fields.reduce((sum, field) => sum + 2 + field.length, RECORD_FIXED_BYTES);
-  const writer = new ByteWriter(length);
-  writer.u32(length).u32(record.id).u8(STATE_CODES[record.state]);
-  writer
-    .u8(record.exposed ? FLAG_EXPOSED : 0)
-    .zeros(2)
-    .u64(record.createdAt)
-    .bytes(record.checkValue);
-  for (const field of fields) writer.u16(field.length).bytes(field);
-  return writer.written();
-}
-
-function decodeRecord(reader: ByteReader): DekRecord {
-  const start = reader.offset;
-  const length = reader.u32();
-  const id = reader.u32();
-  const state = STATES[reader.u8() as keyof typeof STATES];
-  if (state === undefined) throw reader.error(`DEK ${id} has an unknown state`);
-  const flags = reader.u8();
-  if ((flags & ~FLAG_EXPOSED) !== 0) throw reader.error(`DEK ${id} has unknown flags`);
-  reader.zeros(2);
-  const createdAt = reader.u64();
-  const checkValue = Uint8Array.from(reader.bytes(CHECK_VALUE_BYTES));
-  const [keyUri, resolvedKeyId, keyVersion] = [fieldText(reader), fieldText(reader), fieldText(reader)];
-  const wrapped = Uint8Array.from(reader.bytes(fieldLength(reader)));
-  reader.zeros(fieldLength(reader, 0));
-  if (reader.offset - start !== length) throw reader.error(`DEK record ${id} has a wrong length`);
-  const exposed = (flags & FLAG_EXPOSED) !== 0;
-  return { id, state, exposed, createdAt, checkValue, keyUri, resolvedKeyId, keyVersion, wrapped };
-}
-
-function fieldText(reader: ByteReader): string {
-  return reader.text(fieldLength(reader));
-}
-
-function fieldLength(reader: ByteReader, max = KEY_STRING_BYTES_MAX): number {
-  const length = reader.u16();
-  if (length > max) throw reader.error(`a field of ${length} bytes`);
-  return length;
-}
-
 function decodeSuite(reader: ByteReader): Suite {
   const suite = reader.u8();
   if (suite > SUITE_GCM) throw reader.error(`unknown suite ${suite}`);
@@ -248,7 +179,9 @@ function checkCrc(bytes: Uint8Array): number {
 }
 
 function assertConsistent(superblock: Superblock, fail: (problem: string) => Error): void {
-  const { suite, activeDek, deks, sizeBytes, uuid } = superblock;
+  const { suite, activeDek, deks, sizeBytes, uuid, origins } = superblock;
+  const problem = originProblem(origins);
+  if (problem !== undefined) throw fail(problem);
   if (uuid.length !== UUID_BYTES) throw fail('a uuid has 16 bytes');
   if (sizeBytes < BLOCK_BYTES || sizeBytes > VOLUME_BYTES_MAX || sizeBytes % BLOCK_BYTES !== 0) {
     throw fail(`${sizeBytes} is no volume size`);

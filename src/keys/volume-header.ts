@@ -24,6 +24,7 @@ import {
 } from './header-copies.js';
 import { assertAuthentic, type HeaderPins, unwrapHeader } from './header-unwrap.js';
 import { ask } from './key-answer.js';
+import { originsOf } from './origins.js';
 import { checkValueOf, type DekRecord, encodeSuperblock, type Superblock } from './superblock.js';
 
 const FIRST_DEK = 1;
@@ -96,7 +97,7 @@ export class VolumeHeader {
       }
       const activeDek = suite === SUITE_NONE ? 0 : FIRST_DEK;
       const identity = { suite, activeDek, uuid, generation: 1, sizeBytes, createdAt };
-      const superblock: Superblock = { ...identity, rewriting: false, plain: false, deks };
+      const superblock: Superblock = { ...identity, rewriting: false, plain: false, deks, origins: [] };
       await writeHeaderCopies(store, encode(superblock, ring));
       return new VolumeHeader(store, superblock, ring);
     } catch (error) {
@@ -250,8 +251,10 @@ export class VolumeHeader {
     const deks = before.filter((dek) => dek.state !== 'retired' || inUse.has(dek.id));
     const done = deks.every((dek) => dek.state !== 'retired') && !inUse.has(0);
     if (deks.length === before.length && !done && this.#whole) return [];
+    const left = new Set([...deks.map((dek) => dek.id), ...(inUse.has(0) ? [0] : [])]);
+    const origins = originsOf(this.#superblock.origins, left);
     try {
-      await this.update({ deks, rewriting: rewriting && !done, plain: plain && inUse.has(0) });
+      await this.update({ deks, origins, rewriting: rewriting && !done, plain: plain && inUse.has(0) });
     } finally {
       for (const id of this.#ring.handles.keys())
         if (!this.#superblock.deks.some((dek) => dek.id === id)) this.#ring.drop(id);

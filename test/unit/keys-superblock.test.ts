@@ -32,6 +32,14 @@ const dekArbitrary: fc.Arbitrary<DekRecord> = fc.record({
   keyVersion: text,
   wrapped: bytesOf(0, 600),
 });
+const originsArbitrary = fc
+  .uniqueArray(fc.integer({ min: 0, max: 2 ** 32 - 1 }), { maxLength: 4 })
+  .chain((ids) => {
+    const lastDeks = ids.sort((a, b) => a - b);
+    return fc.tuple(
+      ...lastDeks.map((lastDek) => fc.record({ uuid: bytesOf(16, 16), lastDek: fc.constant(lastDek) })),
+    );
+  });
 const superblockArbitrary: fc.Arbitrary<Superblock> = fc
   .record({
     suite: fc.constantFrom(0 as const, 1 as const, 2 as const),
@@ -42,6 +50,7 @@ const superblockArbitrary: fc.Arbitrary<Superblock> = fc
     rewriting: fc.boolean(),
     plain: fc.boolean(),
     pending: fc.boolean(),
+    origins: originsArbitrary,
     deks: fc.uniqueArray(dekArbitrary, { minLength: 1, maxLength: 5, selector: (dek) => dek.id }),
   })
   .map(({ deks, pending, ...rest }): Superblock => {
@@ -76,7 +85,16 @@ const sample: Superblock = {
       wrapped: new Uint8Array(60).fill(5),
     },
   ],
+  origins: [],
 };
+/** `sample` under the key of 32 bytes 9, as it was written before there were origins. */
+const VERSION_1 = [
+  '534244535550310a0100020002000000000102030405060708090a0b0c0d0e0f09000000000000000000008002000000',
+  '00a4381c9c010000870000000100000087000000020000000101000000a4381c9c010000030303030303030303030303',
+  '030303030d006c6f63616c3a64656661756c740f006c6f63616c3a64656661756c7423780100313c0005050505050505',
+  '050505050505050505050505050505050505050505050505050505050505050505050505050505050505050505050505',
+  '050505050500002ec313abf6d7509d25b0495d9796e8f41dd4e4cd',
+].join('');
 
 describe('the superblock', () => {
   it('comes back from its bytes as it was', () => {
@@ -114,8 +132,42 @@ describe('the superblock', () => {
     expect(bytes.subarray(end + 4)).toEqual(mac);
   });
 
-  it('is refused with any one bit flipped, anywhere', () => {
-    const bytes = encodeSuperblock(sample, anyKey);
+  it('without origins is what it was before there were any', () => {
+    const nines = addon.keyImport(new Uint8Array(new ArrayBuffer(32)).fill(9));
+    const before = Buffer.from(VERSION_1, 'hex');
+    const decoded = decodeSuperblock(before);
+    expect(decoded.superblock).toEqual(sample);
+    expect(superblockAuthenticates(decoded, () => nines)).toBe(true);
+    expect(encodeSuperblock(sample, () => nines)).toEqual(before);
+    addon.keyRelease(nines);
+  });
+
+  it('names origins in version 2, behind the DEKs, and is of version 1 without any', () => {
+    const [a, b] = [new Uint8Array(16).fill(0xaa), new Uint8Array(16).fill(0xbb)];
+    const origins = [
+      { uuid: a, lastDek: 0 },
+      { uuid: b, lastDek: 1 },
+    ];
+    const [without, bytes] = [
+      encodeSuperblock(sample, anyKey),
+      encodeSuperblock({ ...sample, origins }, anyKey),
+    ];
+    expect([without.readUInt16LE(8), bytes.readUInt16LE(8)]).toEqual([1, 2]);
+    expect(bytes.readUInt32LE(56)).toBe(without.readUInt32LE(56) + 44);
+    const at = without.length - 20;
+    expect(bytes.subarray(64, at)).toEqual(without.subarray(64, at));
+    expect(bytes.readUInt32LE(at)).toBe(2);
+    expect(bytes.subarray(at + 4, at + 44)).toEqual(
+      Buffer.concat([a, Buffer.from([0, 0, 0, 0]), b, Buffer.from([1, 0, 0, 0])]),
+    );
+    expect(() => encodeSuperblock({ ...sample, origins: [origins[1], origins[0]] }, anyKey)).toThrow(/grow/);
+  });
+
+  it.each([
+    ['without', []],
+    ['with', [{ uuid: new Uint8Array(16).fill(7), lastDek: 1 }]],
+  ])('%s origins is refused with any one bit flipped, anywhere', (_, origins) => {
+    const bytes = encodeSuperblock({ ...sample, origins }, anyKey);
     for (let bit = 0; bit < bytes.length * 8; bit += 1) {
       const changed = Buffer.from(bytes);
       changed[bit >> 3] ^= 1 << (bit & 7);
