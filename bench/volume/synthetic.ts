@@ -65,6 +65,7 @@ export async function buildSynthetic(path: string, shape: Shape): Promise<number
     sizeBytes: shape.sizeBytes,
     mappedBlocks: shape.blocks,
     runs: [],
+    snapshots: [],
   };
   const dek = key();
   const segmentBytes = segmentFileBytes(SEGMENT_SLOTS);

@@ -3,6 +3,9 @@ export interface VolumeStats {
   readonly mappedBytes: number;
   /** Bytes of the segment files in use, dead slots included. */
   readonly storedBytes: number;
+  readonly snapshots: number;
+  /** Bytes of the segment files that only snapshots, and who reads one, keep. */
+  readonly snapshotBytes: number;
   readonly segments: number;
   readonly mapMemoryBytes: number;
   readonly tailBytes: number;

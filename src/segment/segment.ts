@@ -30,6 +30,8 @@ export class Segment implements SegmentIdentity {
   slots: number;
   /** Slots that the map names. */
   live = 0;
+  /** Slots that snapshots and pins name, counted once for each of them. */
+  held = 0;
   /** No more slots will be written. */
   sealed: boolean;
   /** Why its slots can't be read at all (its file is missing or too short), where that is so. */

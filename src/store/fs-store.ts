@@ -9,7 +9,7 @@ import type { Store, StoreFile } from './store.js';
 
 /** Space kept for the replacement of one small file (superblock, checkpoint root) when the disk is full. */
 const SMALL_RESERVE_NAME = 'reserve-small';
-const SMALL_RESERVE_BYTES = 128 * 1024;
+const SMALL_RESERVE_BYTES = 256 * 1024;
 
 /** Longest that a small file may be. */
 const SMALL_FILE_BYTES_MAX = 1024 * 1024;

@@ -1,4 +1,5 @@
 import { BLOCK_BYTES } from '../base/limits.js';
+import type { MaybePromise } from '../base/maybe-promise.js';
 import { addon } from '../native/addon.js';
 import { Arena } from '../native/arena.js';
 
@@ -19,6 +20,19 @@ export class BounceBlocks {
     }
     addon.wipe(block.bytes);
     this.#idle.push(block);
+  }
+
+  /** Gives the block back when `use` is over. */
+  during(block: Arena, use: () => MaybePromise<void>): MaybePromise<void> {
+    let later = false;
+    try {
+      const done = use();
+      if (!(done instanceof Promise)) return;
+      later = true;
+      return done.finally(() => this.give(block));
+    } finally {
+      if (!later) this.give(block);
+    }
   }
 
   free(): void {

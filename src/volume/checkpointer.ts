@@ -9,14 +9,16 @@ import { isDiskFull } from '../store/disk-full.js';
 import type { Store } from '../store/store.js';
 import type { BlockMap } from './block-map.js';
 import { ChangeLog } from './change-log.js';
-import { type CheckpointRoot, encodeRoot, readRoot, writeRoot } from './checkpoint-root.js';
+import { type CheckpointRoot, encodeRoot, readRoot, runsNamed, writeRoot } from './checkpoint-root.js';
 import { Committer } from './committer.js';
 import type { Compactor } from './compactor.js';
 import type { Eraser } from './eraser.js';
 import type { HeadCut, HeadLog } from './head-log.js';
 import { MapRuns, type SegmentChange } from './map-runs.js';
+import type { Pin } from './pin.js';
 import type { SegmentFactory } from './segment-factory.js';
 import type { SegmentTable } from './segment-table.js';
+import { type Kept, type Snapshot, Snapshots } from './snapshots.js';
 import type { SparePool } from './spare-pool.js';
 import type { VolumeKeys } from './volume-keys.js';
 
@@ -41,6 +43,8 @@ export interface CheckpointerOptions {
   readonly mapFiles: ReadonlySet<number>;
   /** Segments that the root's runs name. */
   readonly recorded: Iterable<Segment>;
+  /** Those that the root names. */
+  readonly snapshots: readonly Snapshot[];
   readonly checkpointSlots: number;
   readonly intervalMs: number;
   sizeBytes(): number;
@@ -55,6 +59,8 @@ interface Cut {
   readonly dead: readonly Segment[];
   readonly nextSegmentId: number;
   readonly mappedBlocks: number;
+  readonly sizeBytes: number;
+  readonly kept: readonly Kept[];
 }
 
 function isSyncFailure(error: unknown): boolean {
@@ -75,6 +81,7 @@ const RETRY_MS = 1000;
 export class Checkpointer {
   readonly #options: CheckpointerOptions;
   readonly #runs: MapRuns;
+  readonly snapshots: Snapshots;
   readonly #group = new Committer(() => this.#checkpoint());
   readonly #recorded = new Set<Segment>();
   #changes = new ChangeLog();
@@ -103,6 +110,12 @@ export class Checkpointer {
     this.#root = options.root;
     this.#generation = options.root.generation;
     this.#runs = new MapRuns(options);
+    this.snapshots = new Snapshots({
+      ...options,
+      runs: this.#runs,
+      isFinal: (segment) => segment.sealed && segment.buffers.length === 0 && !this.#isWritten(segment),
+      onReleased: () => this.#startTimer(0),
+    });
     for (const segment of options.recorded) this.#recorded.add(segment);
   }
 
@@ -135,6 +148,35 @@ export class Checkpointer {
   /** Resolves when a checkpoint that started after this call is durable and its garbage is gone. */
   run(): Promise<void> {
     return this.#group.flush();
+  }
+
+  /**
+   * A checkpoint whose cut is kept: as a snapshot where it is given a name, otherwise until the pin is released. Everything
+   * acknowledged before the call is in it. ENOSPC where the disk has no room for that.
+   */
+  keep(name?: string): Promise<Pin> {
+    const pin = this.snapshots.request(name);
+    // What it rejects with is told through the pin.
+    this.run().catch(() => undefined);
+    return pin;
+  }
+
+  /** Resolves when no durable root names the snapshot; what only it needed goes with a checkpoint after that. */
+  async deleteSnapshot(snapshot: Snapshot): Promise<void> {
+    const putBack = this.snapshots.takeOut(snapshot);
+    try {
+      await this.run();
+    } catch (error) {
+      putBack();
+      throw error;
+    }
+    this.snapshots.forget(snapshot);
+  }
+
+  /** Lets go of every segment that nobody needs now. */
+  async letGo(): Promise<void> {
+    do await this.run();
+    while (this.canRetire && !this.#stopped);
   }
 
   /** Resolves after the next published checkpoint. */
@@ -179,6 +221,8 @@ export class Checkpointer {
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#retrying = false;
+    // What is kept for long may keep nothing of the reserve.
+    if (this.snapshots.isWanted) await this.#quietly(() => this.#options.spares.fillReserve());
     const cut = this.#cut();
     try {
       await this.#syncSlots();
@@ -186,6 +230,7 @@ export class Checkpointer {
       await this.#publish(cut);
     } catch (error) {
       this.#uncut(cut);
+      this.snapshots.failed(cut.kept, error);
       this.#retryLater();
       // The kernel forgets a failed sync: trying again could call a root durable that is not.
       if (isSyncFailure(error)) this.#options.onFailure(error);
@@ -196,7 +241,7 @@ export class Checkpointer {
     for (const waiter of this.#tailWaiters.splice(0)) waiter();
     for (const change of cut.segments) if (change.segment !== undefined) this.#recorded.add(change.segment);
     this.checkpoints++;
-    await this.#runs.removeUnreferenced(this.#root.runs);
+    await this.#runs.removeUnnamed([...runsNamed(this.#root), ...this.snapshots.runsPinned()]);
     await this.#letGo(cut.dead);
     if (!this.#stopped) this.afterCheckpoint();
   }
@@ -231,9 +276,13 @@ export class Checkpointer {
   }
 
   #isDead(segment: Segment): boolean {
-    const { head, compactor } = this.#options;
     const gone = segment.sealed && segment.live === 0 && segment.buffers.length === 0;
-    return gone && !head.uses(segment) && !compactor.uses(segment);
+    return gone && !this.#options.table.isHeld(segment) && !this.#isWritten(segment);
+  }
+
+  /** Or read by compaction. */
+  #isWritten(segment: Segment): boolean {
+    return this.#options.head.uses(segment) || this.#options.compactor.uses(segment);
   }
 
   /** True where a checkpoint would let go of a segment. */
@@ -259,13 +308,19 @@ export class Checkpointer {
     for (const segment of table.changed)
       segments.push({ index: segment.index, segment, slots: segment.slots });
     table.changed.clear();
+    const { lastSequence } = headCut;
+    const { mappedBlocks } = map;
+    const { nextSegmentId } = factory;
+    const sizeBytes = this.#options.sizeBytes();
     const cut: Cut = {
       head: headCut,
       changes: this.#changes,
       segments,
       dead,
-      nextSegmentId: factory.nextSegmentId,
-      mappedBlocks: map.mappedBlocks,
+      nextSegmentId,
+      mappedBlocks,
+      sizeBytes,
+      kept: this.snapshots.keep({ lastSequence, sizeBytes, mappedBlocks, segmentIdEnd: nextSegmentId }),
     };
     this.#changes = new ChangeLog();
     return cut;
@@ -281,6 +336,7 @@ export class Checkpointer {
     const { store, uuid, keys } = this.#options;
     const { id: dekId, key } = keys.sealing;
     const runs = await this.#runs.extend(this.#root.runs, [...this.#uncovered, cut.changes], cut.segments);
+    const prepared = await this.snapshots.prepare(runs, cut.kept);
     const root: CheckpointRoot = {
       dekId,
       generation: ++this.#generation,
@@ -290,9 +346,10 @@ export class Checkpointer {
       headId: cut.head.segment?.id ?? 0,
       headSlots: cut.head.headSlots,
       preparedId: cut.head.preparedId,
-      sizeBytes: this.#options.sizeBytes(),
+      sizeBytes: cut.sizeBytes,
       mappedBlocks: cut.mappedBlocks,
       runs,
+      snapshots: prepared.entries,
     };
     if (this.#closed) throw new SealbdError('ESHUTDOWN', 'the volume is closed');
     this.#publishing = true;
@@ -302,6 +359,7 @@ export class Checkpointer {
       this.#publishing = false;
     }
     this.#root = root;
+    this.snapshots.published(prepared);
   }
 
   /** The root that names this segment no more is durable: its file may be used again once nobody reads it. */
@@ -367,7 +425,7 @@ export class Checkpointer {
 
   /** DEKs that the last durable root and its map files are under. */
   get deksOnDisk(): ReadonlySet<number> {
-    return new Set([this.#root.dekId, ...this.#root.runs.map((run) => run.dekId)]);
+    return new Set([this.#root.dekId, ...[...runsNamed(this.#root)].map((run) => run.dekId)]);
   }
 
   /** No further checkpoint starts by itself, and nobody waits for one. */

@@ -176,6 +176,8 @@ export class Compactor {
 
   #mostlyDead(): Segment[] {
     const worth = [...this.#options.table.all()].filter((segment) => {
+      // Moving what is live of a segment that a snapshot holds would free nothing.
+      if (this.#options.table.isHeld(segment)) return false;
       return segment.live <= segment.slots * LIVE_RATIO_MAX && this.#isMovable(segment);
     });
     return worth.sort((a, b) => a.live / a.slots - b.live / b.slots);
@@ -197,7 +199,7 @@ export class Compactor {
     let slots = 0;
     let live = 0;
     for (const segment of this.#options.table.all()) {
-      if (!segment.sealed) continue;
+      if (!segment.sealed || this.#options.table.isHeld(segment)) continue;
       slots += segment.slots;
       live += segment.live;
     }

@@ -14,6 +14,7 @@ import type { WriterContext } from '../segment/segment-writer.js';
 import { isDiskFull } from '../store/disk-full.js';
 import type { Store } from '../store/store.js';
 import { BlockMap, UNMAPPED } from './block-map.js';
+import { BounceBlocks } from './bounce-blocks.js';
 import { type CheckpointRoot, readRoot } from './checkpoint-root.js';
 import { Checkpointer } from './checkpointer.js';
 import { Committer } from './committer.js';
@@ -22,10 +23,13 @@ import { DamageLog } from './damage-log.js';
 import { DataPath } from './data-path.js';
 import { Eraser } from './eraser.js';
 import { HeadLog } from './head-log.js';
-import { loadRuns, mapFileBytesMax, parseMapFileName } from './map-runs.js';
+import { mapFileBytesMax } from './map-runs.js';
+import { ReadPath } from './read-path.js';
 import { type RecoveryResult, replayTail } from './recovery.js';
+import { loadRuns, parseMapFileName } from './run-files.js';
 import { SegmentFactory } from './segment-factory.js';
 import { SegmentTable } from './segment-table.js';
+import { loadSnapshots, type Snapshot } from './snapshots.js';
 import { SparePool } from './spare-pool.js';
 import { TAIL_MAX_FACTOR, type VolumeTuning } from './tuning.js';
 import type { VolumeKeys } from './volume-keys.js';
@@ -52,6 +56,8 @@ export interface Engine {
   readonly table: SegmentTable;
   readonly reader: SegmentReader;
   readonly head: HeadLog;
+  readonly bounce: BounceBlocks;
+  readonly reads: ReadPath;
   readonly path: DataPath;
   readonly committer: Committer;
   readonly checkpointer: Checkpointer;
@@ -78,6 +84,7 @@ const EMPTY_ROOT: CheckpointRoot = {
   sizeBytes: 0,
   mappedBlocks: 0,
   runs: [],
+  snapshots: [],
 };
 
 /** Takes over `options.keys`: they are released with the engine. */
@@ -101,6 +108,7 @@ interface Loaded {
   readonly map: BlockMap;
   readonly table: SegmentTable;
   readonly recorded: Segment[];
+  readonly snapshots: readonly Snapshot[];
   readonly recovery: RecoveryResult;
   /** Changes of the replayed tail, in order. */
   readonly changes: readonly [lba: number, blocks: number, slot: number][];
@@ -117,10 +125,12 @@ async function load(options: EngineOptions): Promise<Loaded> {
     : await readRoot(store, uuid, keys, log);
   const map = new BlockMap(tuning.mapBytesMax);
   const table = new SegmentTable();
-  await loadRuns({ store, uuid, deks }, known.root.runs, map, table);
+  const files = { store, uuid, deks };
+  await loadRuns(files, known.root.runs, map, table);
   table.rebuildFreeIndexes();
   markLost(table, names, log);
   const recorded = [...table.all()];
+  const snapshots = await loadSnapshots(files, known.root.snapshots, table, log);
   const changes: [number, number, number][] = [];
   const ids = names.map(parseSegmentFileName).filter((id) => id !== undefined);
   const recovery = await replayTail(
@@ -141,7 +151,7 @@ async function load(options: EngineOptions): Promise<Loaded> {
     },
     ids,
   );
-  return { ...known, map, table, recorded, recovery, changes, names };
+  return { ...known, map, table, recorded, snapshots, recovery, changes, names };
 }
 
 /** A segment whose file is gone reads as EIO, never as zeros. */
@@ -151,7 +161,7 @@ function markLost(table: SegmentTable, names: readonly string[], log: Logger): v
     if (present.has(segmentFileName(segment.id))) continue;
     segment.lost = `${segmentFileName(segment.id)} is missing`;
     log.error(
-      { segment: segment.id, blocks: segment.live },
+      { segment: segment.id, blocks: segment.live, held: segment.held },
       'a segment is missing: its blocks can not be read',
     );
   }
@@ -241,15 +251,19 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
     root: loaded.root,
     mapFiles: loaded.mapFiles,
     recorded: loaded.recorded,
+    snapshots: loaded.snapshots,
     checkpointSlots: tuning.checkpointSlots,
     intervalMs: tuning.checkpointIntervalMs,
     onFailure,
   });
   checkpointer.afterCheckpoint = () => compactor.kick(() => checkpointer.run());
+  const bounce = new BounceBlocks();
+  const reads = new ReadPath({ map, table, reader, bounce });
   const path = new DataPath({
     map,
     table,
-    reader,
+    reads,
+    bounce,
     head,
     onUnmapped: (lba, blocks) => checkpointer.note(lba, blocks, UNMAPPED),
   });
@@ -268,6 +282,8 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
     table,
     reader,
     head,
+    bounce,
+    reads,
     path,
     committer,
     checkpointer,
@@ -311,7 +327,7 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
     writer.buffers.freeIdle();
     mover.buffers.freeIdle();
     compactor.free();
-    path.free();
+    bounce.free();
     keys.release();
   }
 }

@@ -1,27 +1,21 @@
 import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
-import { addon, type KeyHandle } from '../native/addon.js';
+import { SNAPSHOT_RUNS_MAX } from '../base/limits.js';
+import { addon } from '../native/addon.js';
 import { SALT_BYTES } from '../segment/format.js';
-import { Segment } from '../segment/segment.js';
+import type { Segment } from '../segment/segment.js';
 import { isDiskFull } from '../store/disk-full.js';
-import type { Store, StoreFile } from '../store/store.js';
-import type { BlockMap } from './block-map.js';
+import type { StoreFile } from '../store/store.js';
 import type { ChangeLog } from './change-log.js';
 import { type CheckpointRoot, RUNS_MAX, type RunRef } from './checkpoint-root.js';
 import { mapFileName, type SegmentEntry } from './map-file/codec.js';
 import { mergeAll, mergeAllSegments } from './map-file/merge.js';
-import { MapFileReader, type MapFileSource, readMapFile } from './map-file/reader.js';
+import { readMapFile } from './map-file/reader.js';
 import type { RunSource } from './map-file/run-batch.js';
 import { runsToMerge } from './map-file/runs-to-merge.js';
 import { type MapFileTotals, type SegmentSource, writeMapFile } from './map-file/writer.js';
-import type { SegmentTable } from './segment-table.js';
+import { type RunFilesOptions, withFile, withReaders } from './run-files.js';
 import type { SparePool } from './spare-pool.js';
 import type { VolumeKeys } from './volume-keys.js';
-
-export interface MapRunsOptions {
-  readonly store: Store;
-  readonly uuid: Uint8Array;
-  readonly deks: ReadonlyMap<number, KeyHandle>;
-}
 
 /** What a checkpoint says of one index of the segment table: a segment with so many slots, or nothing any more. */
 export interface SegmentChange {
@@ -46,19 +40,21 @@ const CHECKPOINTS_TO_WHOLE = 16;
 /** Where a map file is made. */
 type Place = 'new file' | 'reserve';
 
-/** The map on disk: sorted runs in map files, oldest first. Adds runs, merges them, removes what no root names. */
+/**
+ * The map on disk, and the maps of snapshots: sorted runs in map files, oldest first. Adds runs, merges them, removes what
+ * nothing names any more.
+ */
 export class MapRuns {
-  readonly #options: MapRunsOptions & { readonly keys: VolumeKeys; readonly spares: SparePool };
+  readonly #options: RunFilesOptions & { readonly keys: VolumeKeys; readonly spares: SparePool };
   #nextFileId: number;
-  /** Files of this process that no published root names. */
-  #unpublished: number[] = [];
-  #published: readonly RunRef[];
+  /** Map files that exist: those that a root names, and those that were made since. */
+  readonly #files: Set<number>;
   bytesWritten = 0;
   /** Checkpoints until all of the map is tried again. */
   #wholeIn = 0;
 
   constructor(
-    options: MapRunsOptions & {
+    options: RunFilesOptions & {
       readonly keys: VolumeKeys;
       readonly spares: SparePool;
       readonly root: CheckpointRoot;
@@ -68,9 +64,7 @@ export class MapRuns {
   ) {
     this.#options = options;
     this.#nextFileId = options.root.nextMapFileId;
-    this.#published = options.root.runs;
-    const named = new Set(options.root.runs.map((run) => run.fileId));
-    this.#unpublished = [...options.mapFiles].filter((id) => !named.has(id));
+    this.#files = new Set(options.mapFiles);
   }
 
   get nextFileId(): number {
@@ -90,7 +84,7 @@ export class MapRuns {
     const foreign = runs.some((run) => run.dekId !== this.#options.keys.sealing.id);
     if (changes === 0 && segments.length === 0 && !foreign) return runs;
     const bytes = changes * MAP_ENTRY_BYTES + segments.length * SEGMENT_ENTRY_BYTES;
-    const entries = [...segments].sort((a, b) => a.index - b.index).map(segmentEntry);
+    const entries = sortedEntries(segments);
     // After a rotation all of the map is written anew, so that no run is left that a retired DEK can authenticate. A disk
     // that has no room for all of it is asked again later.
     const due = Math.max(0, runsToMerge([...runs.map((run) => run.bytes), bytes]) - 1);
@@ -103,6 +97,29 @@ export class MapRuns {
       // On a full disk: as many runs as a file of the reserve can take, so that the next checkpoint gets this file back.
       return await this.#append(runs, this.#fitting(runs, bytes), logs, entries, 'reserve');
     }
+  }
+
+  /**
+   * The same for the runs of a snapshot, which change where its blocks were moved or its DEK is no more the sealing one. It
+   * takes nothing of the reserve: that is the live map's.
+   */
+  async extendSnapshot(runs: readonly RunRef[], log: ChangeLog): Promise<readonly RunRef[]> {
+    const foreign = runs.some((run) => run.dekId !== this.#options.keys.sealing.id);
+    if (log.changes === 0 && !foreign) return runs;
+    const bytes = log.changes * MAP_ENTRY_BYTES;
+    const due = Math.max(0, runsToMerge([...runs.map((run) => run.bytes), bytes]) - 1);
+    const whole = foreign || runs.length - due >= SNAPSHOT_RUNS_MAX;
+    return this.#append(runs, whole ? runs.length : due, [log], [], 'new file');
+  }
+
+  /** Makes so few runs of them that a snapshot can have them. */
+  async forSnapshot(runs: readonly RunRef[]): Promise<readonly RunRef[]> {
+    return runs.length <= SNAPSHOT_RUNS_MAX ? runs : this.#append(runs, runs.length, [], [], 'new file');
+  }
+
+  /** A map file that has segment entries alone, each index once. */
+  writeTable(segments: readonly SegmentChange[]): Promise<RunRef> {
+    return this.#write([], [], sortedEntries(segments), true, 'new file');
   }
 
   /** How many of the newest runs fit in a map file of the reserve together with `bytes` more. */
@@ -142,7 +159,7 @@ export class MapRuns {
     const salt = new Uint8Array(SALT_BYTES);
     addon.randomFill(salt);
     const identity = { dekId, uuid, fileId: this.#nextFileId++, salt, key };
-    this.#unpublished.push(identity.fileId);
+    this.#files.add(identity.fileId);
     const write = (file: StoreFile): Promise<MapFileTotals> =>
       withReaders(this.#options, older, first, (readers) => {
         const options = { dropTombstones: first };
@@ -192,14 +209,13 @@ export class MapRuns {
     }
   }
 
-  /** A root that names exactly these runs is durable: the other files go. */
-  async removeUnreferenced(runs: readonly RunRef[]): Promise<void> {
-    const named = new Set(runs.map((run) => run.fileId));
-    const before = [...this.#published.map((run) => run.fileId), ...this.#unpublished];
-    this.#published = runs;
-    this.#unpublished = [];
-    for (const fileId of before) {
+  /** A root is durable that names no other files than these, and nothing else needs another: the others go. */
+  async removeUnnamed(runs: Iterable<RunRef>): Promise<void> {
+    const named = new Set<number>();
+    for (const { fileId } of runs) named.add(fileId);
+    for (const fileId of [...this.#files]) {
       if (named.has(fileId)) continue;
+      this.#files.delete(fileId);
       try {
         await this.#options.spares.putMap(mapFileName(fileId));
       } catch (error) {
@@ -217,7 +233,7 @@ export class MapRuns {
           readMapFile(source, identity, { base: i === 0 }, ignore, ignore),
         );
       } catch (error) {
-        if (this.#published.includes(run)) problems.push(messageOf(error));
+        if (this.#files.has(run.fileId)) problems.push(messageOf(error));
       }
     }
     return problems;
@@ -226,100 +242,12 @@ export class MapRuns {
 
 const ignore = (): void => undefined;
 
+function sortedEntries(segments: readonly SegmentChange[]): SegmentEntry[] {
+  return [...segments].sort((a, b) => a.index - b.index).map(segmentEntry);
+}
+
 function segmentEntry({ index, segment, slots }: SegmentChange): SegmentEntry {
   if (segment === undefined) return { index, segment: undefined };
   const { kind, suite, dekId, originUuid, salt, id } = segment;
   return { index, segment: { kind, suite, dekId, slots, segmentId: id, originUuid, salt } };
-}
-
-/** Loads the runs of a root, oldest first, into an empty map and an empty table, and counts what is live in each segment. */
-export async function loadRuns(
-  options: MapRunsOptions,
-  runs: readonly RunRef[],
-  map: BlockMap,
-  table: SegmentTable,
-): Promise<void> {
-  await withReaders(options, runs, true, async (readers) => {
-    const merge = { dropTombstones: true };
-    for await (const { index, segment } of mergeAllSegments(
-      readers.map((reader) => reader.segments()),
-      merge,
-    )) {
-      if (segment === undefined) continue;
-      const { slots, segmentId, ...rest } = segment;
-      table.add(new Segment({ ...rest, index, id: segmentId }, slots, true));
-    }
-    const loader = map.loader();
-    for await (const batch of mergeAll(
-      readers.map((reader) => reader.runs()),
-      merge,
-    )) {
-      for (let i = 0; i < batch.count; i++) {
-        loader.add(batch.lba[i], batch.blocks[i], batch.slot[i]);
-        table.addLive(batch.slot[i], batch.blocks[i]);
-      }
-    }
-    loader.finish();
-  });
-}
-
-/** Opens the files of `runs`; the first is the first run of the map if `first`. */
-async function withReaders<T>(
-  options: MapRunsOptions,
-  runs: readonly RunRef[],
-  first: boolean,
-  use: (readers: MapFileReader[]) => Promise<T>,
-): Promise<T> {
-  const readers: MapFileReader[] = [];
-  const open = (i: number): Promise<T> => {
-    if (i === runs.length) return use(readers);
-    return withFile(options, runs[i], async (source, identity) => {
-      readers.push(await MapFileReader.open(source, identity, { base: first && i === 0 }));
-      return open(i + 1);
-    });
-  };
-  return open(0);
-}
-
-async function withFile<T>(
-  options: MapRunsOptions,
-  run: RunRef,
-  use: (source: MapFileSource, identity: Parameters<typeof readMapFile>[1]) => Promise<T>,
-): Promise<T> {
-  const name = mapFileName(run.fileId);
-  const key = options.deks.get(run.dekId);
-  if (key === undefined)
-    throw new SealbdError('INTEGRITY', `${name} names DEK ${run.dekId}, which this volume does not have`);
-  const file = await openMapFile(options.store, name);
-  try {
-    const sizeBytes = await file.size();
-    // A file of the reserve is longer than its content.
-    if (sizeBytes < run.bytes)
-      throw new SealbdError('INTEGRITY', `${name} has ${sizeBytes} bytes instead of ${run.bytes}`);
-    const source: MapFileSource = { sizeBytes: run.bytes, read: (bytes, offset) => file.read(bytes, offset) };
-    return await use(source, {
-      dekId: run.dekId,
-      uuid: options.uuid,
-      fileId: run.fileId,
-      salt: run.salt,
-      key,
-    });
-  } finally {
-    await file.close();
-  }
-}
-
-async function openMapFile(store: Store, name: string): Promise<StoreFile> {
-  try {
-    return await store.open(name, 'read');
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
-    throw new SealbdError('INTEGRITY', `${name} is missing`, { cause: error });
-  }
-}
-
-/** The id in a map file's name, or undefined for any other name. */
-export function parseMapFileName(name: string): number | undefined {
-  const match = /^map-([0-9a-f]{16})$/.exec(name);
-  return match === null ? undefined : Number.parseInt(match[1], 16);
 }

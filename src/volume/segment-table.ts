@@ -2,6 +2,9 @@ import { SealbdError } from '../base/errors.js';
 import { SEGMENT_SLOTS, SEGMENTS_MAX } from '../base/limits.js';
 import type { Segment } from '../segment/segment.js';
 
+/** Segments, and the blocks in each, that one snapshot or pin needs. */
+export type Holds = ReadonlyMap<Segment, number>;
+
 /** The live segments of a volume by index, and how many of their slots the map names. */
 export class SegmentTable {
   readonly #byIndex: (Segment | undefined)[] = [];
@@ -9,6 +12,8 @@ export class SegmentTable {
   /** Added or grown since the last cut. */
   readonly changed = new Set<Segment>();
   #count = 0;
+  /** Segments with lower ids are kept, since a damaged snapshot may need any of them. */
+  heldBelowId = 0;
 
   /** An index that no segment of the last durable checkpoint has. */
   takeIndex(): number {
@@ -74,6 +79,26 @@ export class SegmentTable {
   readonly dropLive = (slot: number, blocks: number): void => {
     this.#eachSegment(slot, blocks, -1);
   };
+
+  /** What the map names now. */
+  liveHolds(): Holds {
+    const holds = new Map<Segment, number>();
+    for (const segment of this.all()) if (segment.live > 0) holds.set(segment, segment.live);
+    return holds;
+  }
+
+  hold(holds: Holds): void {
+    for (const [segment, blocks] of holds) segment.held += blocks;
+  }
+
+  release(holds: Holds): void {
+    for (const [segment, blocks] of holds) segment.held -= blocks;
+  }
+
+  /** Something beside the map needs it as it is. */
+  isHeld(segment: Segment): boolean {
+    return segment.held > 0 || segment.id < this.heldBelowId;
+  }
 
   #eachSegment(slot: number, blocks: number, sign: 1 | -1): void {
     let at = slot;

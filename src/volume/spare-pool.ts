@@ -51,6 +51,11 @@ export class SparePool {
     return this.#mapReserve.fileBytes;
   }
 
+  /** Every map file of the reserve is here: none that a root names is one of them. */
+  get mapsAreWhole(): boolean {
+    return this.#mapReserve.complete;
+  }
+
   async adopt(names: readonly string[]): Promise<void> {
     for (const reserve of [this.#mapReserve, this.#reserve, this.#spares]) await reserve.adopt(names);
   }

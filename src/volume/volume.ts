@@ -12,10 +12,12 @@ import { Arena } from '../native/arena.js';
 import type { SuiteId } from '../segment/format.js';
 import type { Store } from '../store/store.js';
 import { type Engine, openEngine } from './engine.js';
+import type { PinnedVolume } from './pin.js';
 import { deksInUse, isSwitched, type RewriteOptions, rewriteAll, rewritten, switchKey } from './rotation.js';
 import { defaultTuning, type VolumeTuning } from './tuning.js';
 import { type VerifyOptions, type VerifyResult, verifyVolume } from './verify.js';
 import { VolumeKeys } from './volume-keys.js';
+import { VolumeSnapshots } from './volume-snapshots.js';
 
 export interface VolumeOptions {
   readonly name: string;
@@ -53,6 +55,7 @@ export class Volume implements BlockDevice {
   readonly readOnly = false;
   readonly #engine: Engine;
   readonly #options: VolumeOptions;
+  readonly snapshots: VolumeSnapshots;
   readonly #clients = new Set<(reason: string) => void>();
   /** Requests of clients that wait for something. */
   readonly #inFlight = new Set<Promise<unknown>>();
@@ -80,16 +83,21 @@ export class Volume implements BlockDevice {
         else volume.#fail(error);
       },
     });
-    volume = new Volume(options, engine);
+    volume = new Volume(options, engine, tuning);
     if (early !== undefined) volume.#fail(early);
     return volume;
   }
 
-  private constructor(options: VolumeOptions, engine: Engine) {
+  private constructor(options: VolumeOptions, engine: Engine, { mapBytesMax }: VolumeTuning) {
     this.#options = options;
     this.#engine = engine;
     this.#sizeBytes = options.sizeBytes;
     this.name = options.name;
+    this.snapshots = new VolumeSnapshots({
+      ...{ volume: options.name, engine, mapBytesMax, log: options.log },
+      admit: () => this.#admit(),
+      track: (work) => this.#track(work),
+    });
   }
 
   get description(): string {
@@ -117,7 +125,7 @@ export class Volume implements BlockDevice {
   read(dst: Arena, dstOffset: number, offset: number, length: number): MaybePromise<void> {
     this.#admit();
     this.#bound(offset, length, 'EINVAL');
-    return this.#track(this.#engine.path.read(dst, dstOffset, offset, length));
+    return this.#track(this.#engine.reads.read(dst, dstOffset, offset, length));
   }
 
   write(src: Arena, srcOffset: number, offset: number, length: number): MaybePromise<void> {
@@ -147,7 +155,7 @@ export class Volume implements BlockDevice {
     this.#admit();
     const scratch = new Arena(ARENA_CHUNK_BYTES);
     try {
-      await this.#track(this.#engine.path.warm(offset, Math.min(length, CACHE_BYTES_MAX), scratch));
+      await this.#track(this.#engine.reads.warm(offset, Math.min(length, CACHE_BYTES_MAX), scratch));
     } finally {
       scratch.free();
     }
@@ -155,7 +163,7 @@ export class Volume implements BlockDevice {
 
   extents(offset: number, length: number, extentsMax: number): Extent[] {
     this.#admit();
-    return this.#engine.path.extents(offset, length, extentsMax);
+    return this.#engine.reads.extents(offset, length, extentsMax);
   }
 
   attach(onClose: (reason: string) => void): () => void {
@@ -171,10 +179,16 @@ export class Volume implements BlockDevice {
   stats(): VolumeStats {
     const { map, table, head, committer, checkpointer, compactor, damage } = this.#engine;
     let storedBytes = 0;
-    for (const segment of table.all()) storedBytes += segment.slots * SLOT_BYTES;
+    let snapshotBytes = 0;
+    for (const segment of table.all()) {
+      storedBytes += segment.slots * SLOT_BYTES;
+      if (segment.live === 0 && table.isHeld(segment)) snapshotBytes += segment.slots * SLOT_BYTES;
+    }
     return {
       mappedBytes: map.mappedBlocks * BLOCK_BYTES,
       storedBytes,
+      snapshots: checkpointer.snapshots.list.length,
+      snapshotBytes,
       segments: table.count,
       mapMemoryBytes: map.memoryBytes,
       tailBytes: head.tailSlots * SLOT_BYTES,
@@ -271,6 +285,24 @@ export class Volume implements BlockDevice {
     this.#engine.keys.keep(ids);
   }
 
+  /** A snapshot of what is acknowledged, durable when this resolves. */
+  async createSnapshot(name: string): Promise<void> {
+    this.#admitChange();
+    await this.#track(this.snapshots.create(name), this.#work);
+  }
+
+  async deleteSnapshot(name: string): Promise<void> {
+    this.#admitChange();
+    await this.#track(this.snapshots.delete(name), this.#work);
+  }
+
+  /** What is acknowledged now, or what a snapshot has, for as long as it is not released. */
+  async pin(snapshot?: string): Promise<PinnedVolume> {
+    if (snapshot === undefined) this.#admitChange();
+    else this.#admit();
+    return this.#track(this.snapshots.pin(snapshot), this.#work);
+  }
+
   /** Writes a checkpoint now. */
   async checkpoint(): Promise<void> {
     this.#admitChange();
@@ -296,6 +328,7 @@ export class Volume implements BlockDevice {
     this.#stopped = true;
     this.#stopping.abort();
     for (const close of [...this.#clients]) close(STOPPED);
+    this.snapshots.close(STOPPED);
     const { clock, log } = this.#options;
     let late = false;
     const deadline = new Promise<void>((resolve) => {

@@ -64,7 +64,7 @@ describe('what was planted in a directory', () => {
     const untouched = plant(what, join(path, 'reserve-small'));
     const store = await FsStore.open(path);
     await store.replaceSmall('superblock', Buffer.from('content'));
-    expect(lstatSync(join(path, 'reserve-small'))).toMatchObject({ size: 128 * 1024, nlink: 1 });
+    expect(lstatSync(join(path, 'reserve-small'))).toMatchObject({ size: 256 * 1024, nlink: 1 });
     const again = plant(what, join(path, 'reserve-small'));
     await store.replaceSmall('superblock.new', Buffer.from('new content'));
     await store.promoteSmall('superblock.new', 'superblock');

@@ -67,7 +67,7 @@ describe('the replacement of small files', () => {
     const store = await FsStore.open(path);
     put('reserve-small', 'short');
     await store.replaceSmall('superblock', Buffer.from('content'));
-    expect(statSync(join(path, 'reserve-small')).size).toBe(128 * 1024);
+    expect(statSync(join(path, 'reserve-small')).size).toBe(256 * 1024);
     expect(get('superblock')).toBe('content');
   });
 

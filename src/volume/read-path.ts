@@ -1,0 +1,153 @@
+/**
+ * The way of a read through a map: which blocks it covers, whole or in part, and where they live. The live volume and each
+ * snapshot that is read have one, over their own maps.
+ */
+import { BLOCK_BYTES, SEGMENT_SLOTS } from '../base/limits.js';
+import { Gather, type MaybePromise } from '../base/maybe-promise.js';
+import type { Extent } from '../device/block-device.js';
+import type { Arena } from '../native/arena.js';
+import type { SegmentReader } from '../segment/segment-reader.js';
+import { type BlockMap, UNMAPPED } from './block-map.js';
+import type { BounceBlocks } from './bounce-blocks.js';
+import type { SegmentTable } from './segment-table.js';
+
+export interface ReadPathOptions {
+  readonly map: BlockMap;
+  readonly table: SegmentTable;
+  readonly reader: SegmentReader;
+  readonly bounce: BounceBlocks;
+}
+
+/** Steps of the map that one BLOCK_STATUS may take: a bound on the time the event loop is held. */
+const EXTENT_STEPS_MAX = 65_536;
+
+/** A request cut at block boundaries: a partial first block, whole blocks, a partial last block. */
+export interface BlockCut {
+  /** First whole block, and how many. */
+  readonly lba: number;
+  readonly blocks: number;
+  /** Bytes before the first whole block, and after the last. A request within one block has only `before`. */
+  readonly before: number;
+  readonly after: number;
+}
+
+export function cutAtBlocks(offset: number, length: number): BlockCut {
+  const end = offset + length;
+  const first = Math.ceil(offset / BLOCK_BYTES);
+  const last = Math.floor(end / BLOCK_BYTES);
+  if (last < first) return { lba: first, blocks: 0, before: length, after: 0 };
+  return {
+    lba: first,
+    blocks: last - first,
+    before: first * BLOCK_BYTES - offset,
+    after: end - last * BLOCK_BYTES,
+  };
+}
+
+export class ReadPath {
+  readonly #map: BlockMap;
+  readonly #table: SegmentTable;
+  readonly #reader: SegmentReader;
+  readonly #bounce: BounceBlocks;
+  readonly #run = { slot: 0, blocks: 0 };
+
+  constructor(options: ReadPathOptions) {
+    this.#map = options.map;
+    this.#table = options.table;
+    this.#reader = options.reader;
+    this.#bounce = options.bounce;
+  }
+
+  read(dst: Arena, dstOffset: number, offset: number, length: number): MaybePromise<void> {
+    const { lba, blocks, before, after } = cutAtBlocks(offset, length);
+    if (before === 0 && after === 0) return this.readBlocks(dst, dstOffset, lba, blocks);
+    const gather = new Gather();
+    const whole = dstOffset + before;
+    const parts = [
+      () => (before > 0 ? this.#readPart(dst, dstOffset, offset, before) : undefined),
+      () => (blocks > 0 ? this.readBlocks(dst, whole, lba, blocks) : undefined),
+      () =>
+        after > 0
+          ? this.#readPart(dst, whole + blocks * BLOCK_BYTES, (lba + blocks) * BLOCK_BYTES, after)
+          : undefined,
+    ];
+    for (const part of parts) if (!gather.add(part)) break;
+    return gather.result();
+  }
+
+  /** A piece of one block. */
+  #readPart(dst: Arena, dstOffset: number, offset: number, length: number): MaybePromise<void> {
+    const lba = Math.floor(offset / BLOCK_BYTES);
+    const start = offset - lba * BLOCK_BYTES;
+    const block = this.#bounce.take();
+    const copy = (): void => dst.bytes.set(block.bytes.subarray(start, start + length), dstOffset);
+    return this.#bounce.during(block, () => {
+      const read = this.readBlocks(block, 0, lba, 1);
+      return read instanceof Promise ? read.then(copy) : copy();
+    });
+  }
+
+  /** Whole blocks. */
+  readBlocks(dst: Arena, dstOffset: number, lba: number, blocks: number): MaybePromise<void> {
+    const run = this.#run;
+    this.#map.runAt(lba, blocks, run);
+    if (run.blocks >= blocks) return this.#readRun(dst, dstOffset, lba, blocks, run.slot);
+    const gather = new Gather();
+    for (let done = 0; done < blocks; ) {
+      this.#map.runAt(lba + done, blocks - done, run);
+      const { slot } = run;
+      const length = run.blocks;
+      const at = done;
+      done += length;
+      if (!gather.add(() => this.#readRun(dst, dstOffset + at * BLOCK_BYTES, lba + at, length, slot))) break;
+    }
+    return gather.result();
+  }
+
+  /** Blocks that are one hole, or that live in consecutive slot addresses. */
+  #readRun(dst: Arena, dstOffset: number, lba: number, blocks: number, slot: number): MaybePromise<void> {
+    if (slot === UNMAPPED) {
+      dst.bytes.fill(0, dstOffset, dstOffset + blocks * BLOCK_BYTES);
+      return;
+    }
+    const position = slot % SEGMENT_SLOTS;
+    const here = Math.min(blocks, SEGMENT_SLOTS - position);
+    const segment = this.#table.ofSlot(slot);
+    if (here === blocks) return this.#reader.read({ segment, position, blocks, lba, dst, dstOffset });
+    const gather = new Gather();
+    const first = gather.add(() =>
+      this.#reader.read({ segment, position, blocks: here, lba, dst, dstOffset }),
+    );
+    const rest = dstOffset + here * BLOCK_BYTES;
+    if (first) gather.add(() => this.#readRun(dst, rest, lba + here, blocks - here, slot + here));
+    return gather.result();
+  }
+
+  /** Reads a range and forgets it: it is in the page cache afterwards, and authentic. */
+  async warm(offset: number, length: number, scratch: Arena): Promise<void> {
+    const last = Math.floor((offset + length - 1) / BLOCK_BYTES);
+    const step = Math.floor(scratch.sizeBytes / BLOCK_BYTES);
+    for (let lba = Math.floor(offset / BLOCK_BYTES); lba <= last; lba += step) {
+      await this.readBlocks(scratch, 0, lba, Math.min(step, last - lba + 1));
+    }
+  }
+
+  extents(offset: number, length: number, extentsMax: number): Extent[] {
+    const extents: { length: number; hole: boolean }[] = [];
+    const run = this.#run;
+    const end = offset + length;
+    let at = offset;
+    for (let steps = 0; at < end && steps < EXTENT_STEPS_MAX; steps++) {
+      const lba = Math.floor(at / BLOCK_BYTES);
+      this.#map.runAt(lba, Math.ceil(end / BLOCK_BYTES) - lba, run);
+      const until = Math.min(end, (lba + run.blocks) * BLOCK_BYTES);
+      const hole = run.slot === UNMAPPED;
+      const last = extents.at(-1);
+      if (last?.hole === hole) last.length += until - at;
+      else if (extents.length === extentsMax) break;
+      else extents.push({ length: until - at, hole });
+      at = until;
+    }
+    return extents;
+  }
+}
