@@ -119,6 +119,16 @@ bool Poller::close(uint64_t socket) {
   return true;
 }
 
+int Poller::release(uint64_t socket) {
+  Slot* slot = find(socket);
+  // What goes on elsewhere must leave the set: closing is not what takes it out.
+  if (slot == nullptr || !slot->unix_path.empty() || set_interest(socket, 0) != 0) return -1;
+  const int fd = std::exchange(slot->fd, -1);
+  free_.push_back(static_cast<uint32_t>(socket & INDEX_MASK));
+  if (--open_ == 0) uv_unref(as_handle(watch_));
+  return fd;
+}
+
 void Poller::on_poll(uv_poll_t* handle, int status, int) {
   if (status == 0) static_cast<Poller*>(uv_handle_get_data(reinterpret_cast<uv_handle_t*>(handle)))->dispatch();
 }

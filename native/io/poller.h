@@ -41,6 +41,9 @@ class Poller {
   // The descriptor of a handle, or -1 for one that is closed or was never given out.
   int fd_of(uint64_t socket) const;
   bool close(uint64_t socket);
+  // Forgets the handle and gives its descriptor away, still open; -1 where there is none. Not for listeners: the
+  // file of a unix socket would stay.
+  int release(uint64_t socket);
   uint32_t open_sockets() const { return open_; }
 
   // Closes every socket and the watch on the loop, then calls `done` and deletes itself.

@@ -182,6 +182,18 @@ std::string peer_name(int fd) {
   return name_of(name, length);
 }
 
+std::int64_t peer_uid(int fd) {
+  // The kernel answers for any kind of socket; only of a unix one it knows the peer.
+  int domain = 0;
+  socklen_t size = sizeof(domain);
+  if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) return -errno;
+  if (domain != AF_UNIX) return -ENOTSUP;
+  ucred peer{};
+  size = sizeof(peer);
+  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return -errno;
+  return peer.uid;
+}
+
 std::int64_t receive(int fd, std::span<uint8_t> into) {
   for (;;) {
     const ssize_t count = ::recv(fd, into.data(), into.size(), MSG_DONTWAIT);

@@ -33,6 +33,9 @@ int accept_stream(int listener, int buffer_bytes);
 std::string local_name(int fd);
 std::string peer_name(int fd);
 
+// The user of the process at the other end of a unix socket, as it was when that process connected.
+std::int64_t peer_uid(int fd);
+
 // Bytes received, 0 at the end of the stream.
 std::int64_t receive(int fd, std::span<uint8_t> into);
 // Bytes that the kernel took. Never raises SIGPIPE.

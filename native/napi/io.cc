@@ -266,6 +266,23 @@ napi_value io_close(napi_env env, napi_callback_info info) {
   return call.result(call.io->poller != nullptr && call.io->poller->close(handle) ? 0 : -EBADF);
 }
 
+// ioRelease(socket): the descriptor, which is the caller's to close from then on
+napi_value io_release(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const auto handle = static_cast<uint64_t>(call.number(0, HANDLE_MAX));
+  if (!call.ok) return nullptr;
+  const int fd = call.io->poller == nullptr ? -1 : call.io->poller->release(handle);
+  return call.result(fd < 0 ? -EBADF : fd);
+}
+
+// ioPeerUid(fd): of any descriptor, not of a handle
+napi_value io_peer_uid(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const double fd = call.number(0, 2147483647.0);
+  if (!call.ok) return nullptr;
+  return call.result(static_cast<double>(peer_uid(static_cast<int>(fd))));
+}
+
 // ioSockets(): how many are open in this environment
 napi_value io_sockets(napi_env env, napi_callback_info info) {
   Call call(env, info);
@@ -282,7 +299,8 @@ const Registrar io_functions([](Napi::Env env, Napi::Object exports) {
   } functions[] = {{"ioStart", io_start},       {"ioListenTcp", io_listen_tcp}, {"ioListenUnix", io_listen_unix},
                    {"ioAccept", io_accept},     {"ioName", io_name},            {"ioReceive", io_receive},
                    {"ioSend", io_send},         {"ioInterest", io_interest},    {"ioFinish", io_finish},
-                   {"ioClose", io_close},       {"ioSockets", io_sockets}};
+                   {"ioClose", io_close},       {"ioRelease", io_release},      {"ioPeerUid", io_peer_uid},
+                   {"ioSockets", io_sockets}};
   for (const auto& [name, function] : functions) {
     napi_value value = nullptr;
     NAPI_THROW_IF_FAILED_VOID(env, napi_create_function(env, name, NAPI_AUTO_LENGTH, function, io, &value));

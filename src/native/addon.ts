@@ -221,6 +221,10 @@ export interface Addon {
   /** Closes the sending side. */
   ioFinish(socket: number): number;
   ioClose(socket: number): number;
+  /** Forgets the handle and gives its descriptor, still open, to the caller. */
+  ioRelease(socket: number): number;
+  /** The user id behind the other end of a unix socket, as it connected. Takes a descriptor, not a handle. */
+  ioPeerUid(fd: number): number;
   /** Open handles of this environment, listeners included. */
   ioSockets(): number;
 

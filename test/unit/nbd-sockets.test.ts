@@ -145,6 +145,39 @@ describe('handles', () => {
     arena.free();
   });
 
+  it('that are released leave their descriptor open, to the caller, and are closed in every other way', async () => {
+    const listener = addon.ioListenTcp('127.0.0.1', 0, 8);
+    const address = addon.ioName(listener, 0);
+    const client = net.connect(Number(address.split(':')[1]), '127.0.0.1');
+    client.on('error', () => undefined);
+    let handle = -1;
+    await eventually(() => {
+      handle = addon.ioAccept(listener, 65536);
+      return handle >= 0;
+    }, 'the connection is there');
+    // Watched when it is released: it must leave the set, for its descriptor lives on.
+    expect(addon.ioInterest(handle, 3)).toBe(0);
+    const before = openSockets();
+    const fd = addon.ioRelease(handle);
+    expect(fd).toBeGreaterThan(2);
+    expect(openSockets()).toBe(before - 1);
+    expect(addon.ioRelease(handle)).toBe(-9);
+    expect(addon.ioClose(handle)).toBe(-9);
+    const taken = new net.Socket({ fd, readable: true, writable: true });
+    taken.write('hello');
+    expect(String(await new Promise((resolve) => client.once('data', resolve)))).toBe('hello');
+    taken.destroy();
+    client.destroy();
+    addon.ioClose(listener);
+  });
+
+  it('of a unix listener are not released: its file would stay', () => {
+    const listener = addon.ioListenUnix(join(dir, 'r'), 0o600, 8);
+    expect(addon.ioRelease(listener)).toBe(-9);
+    expect(addon.ioClose(listener)).toBe(0);
+    expect(existsSync(join(dir, 'r'))).toBe(false);
+  });
+
   it('bytes outside an arena are EFAULT, arguments of the wrong kind a TypeError', () => {
     const socket = addon.ioListenTcp('127.0.0.1', 0, 8);
     const arena = new Arena(4096);
@@ -163,6 +196,27 @@ describe('handles', () => {
     arena.free();
     expect(addon.ioReceive(socket, arena.ref(0), 16)).toBe(EFAULT);
     addon.ioClose(socket);
+  });
+});
+
+describe('the peer of a descriptor', () => {
+  it('is a user on a unix socket, and nobody on any other', async () => {
+    const path = join(dir, 'p');
+    const server = net.createServer();
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    const accepted = new Promise<net.Socket>((resolve) => server.once('connection', resolve));
+    const client = net.connect(path);
+    const { fd } = ((await accepted) as net.Socket & { _handle: { fd: number } })._handle;
+    expect(addon.ioPeerUid(fd)).toBe(process.geteuid?.());
+    const file = openSync('/dev/null', 'r');
+    expect(addon.ioPeerUid(file)).toBe(-88);
+    closeSync(file);
+    const tcp = net.connect(Number(test.address.split(':')[1]), '127.0.0.1');
+    await new Promise((resolve) => tcp.once('connect', resolve));
+    expect(addon.ioPeerUid((tcp as net.Socket & { _handle: { fd: number } })._handle.fd)).toBe(-95);
+    tcp.destroy();
+    client.destroy();
+    await new Promise((resolve) => server.close(resolve));
   });
 });
 
