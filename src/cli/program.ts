@@ -14,6 +14,8 @@ import { keySet } from './commands/key-set.js';
 import { keyStatus } from './commands/key-status.js';
 import { keyUsage } from './commands/key-usage.js';
 import { status } from './commands/status.js';
+import { tlsClient } from './commands/tls-client.js';
+import { tlsInit } from './commands/tls-init.js';
 import { volumeCreate } from './commands/volume-create.js';
 import { volumeDelete } from './commands/volume-delete.js';
 import { volumeEncrypt } from './commands/volume-encrypt.js';
@@ -48,6 +50,7 @@ export function buildProgram(): Command {
   addVolumeCommands(program.command('volume').description('make, list and change volumes'));
   addKeyCommands(program.command('key').description('keys of volumes'));
   addJobCommands(program.command('job').description('long work in the daemon'));
+  addTlsCommands(program.command('tls').description('certificates for NBD over TLS, for who has none'));
   addBench(program);
   return program;
 }
@@ -66,8 +69,9 @@ function addBench(program: Command): void {
     .action(bench);
 }
 
+const collect = (value: string, before: string[]): string[] => [...before, value];
+
 function addServe(program: Command): void {
-  const collect = (address: string, before: string[]): string[] => [...before, address];
   program
     .command('serve')
     .description('run the daemon in the foreground')
@@ -93,6 +97,25 @@ function addServe(program: Command): void {
       const { serve } = await import('./commands/serve.js');
       await serve(flags, command);
     });
+}
+
+function addTlsCommands(tls: Command): void {
+  const days = ['--days <n>', 'how long the certificate is valid', '825'] as const;
+  tls
+    .command('init <dir>')
+    .description(
+      'make a small CA, and files for a server and a client in the layout of libnbd and QEMU; makes what is missing, ' +
+        'replaces nothing',
+    )
+    .option('--host <name>', 'host name or address of the server, repeatable (beside localhost)', collect, [])
+    .option('--client <name>', 'CN of the client', 'client')
+    .option(...days)
+    .action(tlsInit);
+  tls
+    .command('client <dir> <name> <out>')
+    .description('have the CA in DIR sign another client, into the directory OUT')
+    .option(...days)
+    .action(tlsClient);
 }
 
 function addVolumeCommands(volume: Command): void {

@@ -43,6 +43,8 @@ describe('the command line', () => {
       'key import-local NAME FILE --passphrase-file',
       'job list --json',
       'job cancel ID',
+      'tls init DIR --host --client --days',
+      'tls client DIR NAME OUT --days',
       'bench [NAME] --seconds --write --quick --json',
     ]);
   });
