@@ -106,6 +106,15 @@ export const KEY_STRING_BYTES_MAX = 8192;
 export const SCRYPT_MEMORY_BYTES_MAX = 1024 * MiB;
 export const CONFIG_BYTES_MAX = MiB;
 
+// Backups (docs/FORMAT.md).
+export const MANIFEST_BYTES_MAX = MiB;
+/** A full backup and the incremental ones on it. */
+export const BACKUPS_PER_CHAIN_MAX = 1024;
+/** The index of a backup: 2 KiB and some for each segment. */
+export const BACKUP_INDEX_BYTES_MAX = 1024 * MiB;
+/** Data files that are copied side by side. */
+export const BACKUP_LANES = 2;
+
 // The key watchdog.
 export const POLL_INTERVAL_MS = 600_000;
 export const POLL_INTERVAL_MS_MIN = 100;

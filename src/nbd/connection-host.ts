@@ -5,10 +5,10 @@ import type { Counters } from './counters.js';
 import type { ExportSource } from './exports.js';
 import type { Transport } from './transport.js';
 
-/** How TLS would be put under a connection: the given transport carries the records from then on. */
+/** How TLS is put under a connection: what the given transport was made of carries the records from then on. */
 export interface TlsUpgrade {
   readonly required: boolean;
-  upgrade(transport: Transport): Transport;
+  upgrade(transport: Transport, pool: ChunkPool): Transport;
 }
 
 /** What connections share. */

@@ -105,7 +105,8 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
       this.close();
       return;
     }
-    if (this.#sends.isStalled(now, this.output.unsentBytes, this.pool.short)) {
+    const unsentBytes = this.output.unsentBytes + this.#transport.unflushedBytes;
+    if (this.#sends.isStalled(now, unsentBytes, this.pool.short)) {
       this.#drop('the client does not take its replies');
     }
   }
@@ -287,7 +288,7 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
       return;
     }
     this.#transport.events = undefined;
-    this.#transport = this.#host.tls.upgrade(this.#transport);
+    this.#transport = this.#host.tls.upgrade(this.#transport, this.pool);
     this.#transport.events = this;
     this.#secured = true;
   }

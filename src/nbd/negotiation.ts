@@ -81,9 +81,7 @@ export class Negotiation {
       return { kind: 'close' };
     }
     if (option === Option.EXPORT_NAME) return this.#exportName(data);
-    if (this.#host.tls === 'required' && !this.#host.secured && option !== Option.STARTTLS) {
-      return this.#refuse(option, Rep.ERR_TLS_REQD, 'this server requires TLS');
-    }
+    if (this.#barred && option !== Option.STARTTLS) return this.#requireTls(option);
     if (this.#host.shuttingDown) return this.#refuse(option, Rep.ERR_SHUTDOWN, 'the server is shutting down');
     switch (option) {
       case Option.LIST:
@@ -109,12 +107,22 @@ export class Negotiation {
   handleOversized(option: number): Outcome {
     if (option === Option.EXPORT_NAME) return { kind: 'drop', reason: 'export name too long' };
     if (option === Option.ABORT) return this.handle(option, EMPTY);
+    if (this.#barred && option !== Option.STARTTLS) return this.#requireTls(option);
     if (option === Option.SET_META_CONTEXT) this.#metaExport = undefined;
     return this.#refuse(option, Rep.ERR_TOO_BIG, 'the data of this option is too long');
   }
 
+  /** Nothing may be negotiated in the clear. */
+  get #barred(): boolean {
+    return this.#host.tls === 'required' && !this.#host.secured;
+  }
+
+  #requireTls(option: number): Outcome {
+    return this.#refuse(option, Rep.ERR_TLS_REQD, 'this server requires TLS');
+  }
+
   #exportName(data: Uint8Array): Outcome {
-    if (this.#host.tls === 'required' && !this.#host.secured) return { kind: 'drop', reason: 'TLS required' };
+    if (this.#barred) return { kind: 'drop', reason: 'TLS required' };
     if (this.#host.shuttingDown) return { kind: 'drop', reason: 'shutting down' };
     const name = decodeString(data);
     const device = name === undefined ? undefined : this.#lookup(name);

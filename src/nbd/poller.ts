@@ -84,6 +84,8 @@ export function accept(listener: number): number {
 
 export class SocketTransport implements Transport {
   readonly peer: string;
+  readonly identity = undefined;
+  readonly unflushedBytes = 0;
   events: TransportEvents | undefined;
   readonly #socket: number;
   #mask = 0;
@@ -116,5 +118,10 @@ export class SocketTransport implements Transport {
 
   close(): void {
     closeSocket(this.#socket);
+  }
+
+  release(): number {
+    handlers.delete(this.#socket);
+    return check(addon.ioRelease(this.#socket), 'cannot hand a connection over');
   }
 }

@@ -3,6 +3,7 @@
  * between the wire and chunks, reports readiness, and knows nothing of NBD.
  */
 import type { Chunk } from './chunk-pool.js';
+import type { PeerIdentity } from './peer-identity.js';
 
 /** No bytes now; readiness will be reported. */
 export const WOULD_BLOCK = -11;
@@ -43,6 +44,10 @@ export class SendBatch {
     this.#bytes += length;
   }
 
+  chunkOf(i: number): Chunk {
+    return this.#chunks[i];
+  }
+
   /** The bytes of one piece, for a transport that cannot use refs. */
   bytesOf(i: number): Uint8Array {
     const { arena } = this.#chunks[i];
@@ -59,6 +64,10 @@ export interface TransportEvents {
 export interface Transport {
   /** For logs and `status`. */
   readonly peer: string;
+  /** Who the peer proved to be; undefined where it proved nothing. */
+  readonly identity: PeerIdentity | undefined;
+  /** Bytes that `send` took and that are not with the kernel yet. */
+  readonly unflushedBytes: number;
   events: TransportEvents | undefined;
   /** Into [offset, offset + length) of the chunk's arena: bytes, 0 at the end, WOULD_BLOCK, or another -errno. */
   receive(chunk: Chunk, offset: number, length: number): number;
@@ -68,4 +77,6 @@ export interface Transport {
   /** Nothing more will be sent. */
   finish(): void;
   close(): void;
+  /** Gives the descriptor away, for another transport to go on with; this one is of no use from then on. */
+  release(): number;
 }

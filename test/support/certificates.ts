@@ -1,5 +1,6 @@
-/** Certificates for tests, by openssl. */
+/** Certificates for tests: by openssl, and by the authority of `sealbd tls init`. */
 import { join } from 'node:path';
+import { Authority, type CertificateUse, type PemPair } from '../../src/cli/tls/authority.js';
 import { mustRun } from './programs.js';
 
 /** Files of a key and a certificate for 127.0.0.1 that nobody else signed. */
@@ -9,4 +10,37 @@ export async function selfSignedCertificate(directory: string): Promise<{ key: s
   const names = ['-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1'];
   await mustRun('openssl', ['req', '-x509', ...kind, '-keyout', key, '-out', cert, ...names]);
   return { key, cert };
+}
+
+const DAY_MS = 86_400_000;
+
+/** Certificates of two authorities: one that a server trusts, and another one. */
+export interface TestCertificates {
+  readonly ca: string;
+  readonly server: PemPair;
+  /** CN=alice */
+  readonly client: PemPair;
+  readonly expired: PemPair;
+  readonly otherCa: string;
+  /** CN=alice too, but signed by the other authority. */
+  readonly stranger: PemPair;
+  issue(use: CertificateUse): Promise<PemPair>;
+}
+
+export async function testCertificates(nowMs: number = Date.now()): Promise<TestCertificates> {
+  const validity = { nowMs, days: 2 };
+  const [own, other] = await Promise.all(
+    ['test CA', 'other CA'].map((name) => Authority.create(name, validity)),
+  );
+  const [authority, otherAuthority] = await Promise.all([own, other].map((pair) => Authority.load(pair)));
+  const alice: CertificateUse = { kind: 'client', name: 'alice' };
+  return {
+    ca: own.cert,
+    server: await authority.issue({ kind: 'server', hosts: ['localhost', '127.0.0.1'] }, validity),
+    client: await authority.issue(alice, validity),
+    expired: await authority.issue(alice, { nowMs: nowMs - 2 * DAY_MS, days: 1 }),
+    otherCa: other.cert,
+    stranger: await otherAuthority.issue(alice, validity),
+    issue: (use) => authority.issue(use, validity),
+  };
 }

@@ -3,6 +3,7 @@
  * server, whose own tests pin it to bytes.
  */
 import net from 'node:net';
+import tls from 'node:tls';
 import { viewOf } from '../../src/nbd/wire/bytes.js';
 import {
   CHUNK_FLAG_DONE,
@@ -71,7 +72,7 @@ export interface SendOptions {
 const EMPTY = Buffer.alloc(0);
 
 export class RawClient {
-  readonly socket: net.Socket;
+  socket: net.Socket;
   /** Resolves when the server closed the connection, in whatever way. */
   readonly closed: Promise<void>;
   structured = false;
@@ -84,11 +85,7 @@ export class RawClient {
 
   private constructor(socket: net.Socket) {
     this.socket = socket;
-    socket.on('data', (data) => {
-      this.#received.push(data);
-      this.#bytes += data.length;
-      this.#wake?.();
-    });
+    this.#listen(socket);
     // A reset is one of the ways to close; 'close' follows.
     socket.on('error', () => undefined);
     this.closed = new Promise((resolve) => {
@@ -133,6 +130,35 @@ export class RawClient {
     const replies = await client.option(Option.GO, encodeInfoRequest({ name, infos: [] }));
     if (replies.at(-1)?.reply !== Rep.ACK) throw new Error(`GO was answered with ${replies.at(-1)?.reply}`);
     return client;
+  }
+
+  #listen(socket: net.Socket): void {
+    socket.on('data', (data) => {
+      this.#received.push(data);
+      this.#bytes += data.length;
+      this.#wake?.();
+    });
+  }
+
+  /** STARTTLS and the handshake; rejects where either is refused. */
+  async startTls(options: tls.ConnectionOptions): Promise<void> {
+    const [{ reply }] = await this.option(Option.STARTTLS);
+    if (reply !== Rep.ACK) throw new Error(`STARTTLS was answered with ${reply}`);
+    await this.secure(options);
+  }
+
+  /** The handshake alone. */
+  async secure(options: tls.ConnectionOptions): Promise<void> {
+    this.socket.removeAllListeners('data');
+    const secured = tls.connect({ ...options, socket: this.socket });
+    await new Promise<void>((resolve, reject) => {
+      secured.once('secureConnect', resolve);
+      secured.once('error', reject);
+      secured.once('close', () => reject(new Error('closed during the TLS handshake')));
+    });
+    secured.on('error', () => undefined);
+    this.socket = secured;
+    this.#listen(secured);
   }
 
   get isClosed(): boolean {

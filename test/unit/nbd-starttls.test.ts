@@ -1,6 +1,6 @@
 /**
- * Where TLS goes in: the seam between handshake and transport. The transport put in place here passes bytes as
- * they are, which shows what the server itself does at the switch.
+ * Where TLS goes in: the seam between handshake and transport. The transport put in place here only turns bits over,
+ * which shows what the server itself does at the switch. TLS proper: nbd-tls.test.ts.
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Chunk } from '../../src/nbd/chunk-pool.js';
@@ -13,6 +13,8 @@ import { startTestServer, type TestServer } from '../support/nbd-test-server.js'
 
 /** Turns every bit over, so that nothing that bypassed it can be taken for the real thing. */
 class InvertingTransport implements Transport, TransportEvents {
+  readonly identity = undefined;
+  readonly unflushedBytes = 0;
   events: TransportEvents | undefined;
   readonly #inner: Transport;
 
@@ -52,6 +54,10 @@ class InvertingTransport implements Transport, TransportEvents {
 
   close(): void {
     this.#inner.close();
+  }
+
+  release(): number {
+    return this.#inner.release();
   }
 }
 

@@ -1,0 +1,224 @@
+/**
+ * A connection's bytes through Node's TLS. Node pushes what it decrypts and takes what it is given; this turns
+ * that into what a transport is: readiness, reads into chunks, sends that say how much was taken. One write is under
+ * way at a time, and the peer is not read from while TLS_BYTES_MAX wait here, so both ways are bounded.
+ */
+import type { Socket } from 'node:net';
+import { constants as os } from 'node:os';
+import type { TLSSocket } from 'node:tls';
+import {
+  LINGER_MS,
+  SMALL_CHUNK_BYTES,
+  TLS_BYTES_MAX,
+  TLS_BYTES_SHORT_MAX,
+  TLS_BYTES_TOTAL_MAX,
+} from '../base/limits.js';
+import { IO_HANGUP, IO_READABLE, IO_WRITABLE } from '../native/addon.js';
+import type { Chunk, ChunkPool } from './chunk-pool.js';
+import type { PeerIdentity } from './peer-identity.js';
+import { type SendBatch, type Transport, type TransportEvents, WOULD_BLOCK } from './transport.js';
+
+/** What the transports of one server have on its way together. */
+export class TlsMemory {
+  bytes = 0;
+
+  /** For one connection, one way. */
+  get allowance(): number {
+    return this.bytes < TLS_BYTES_TOTAL_MAX ? TLS_BYTES_MAX : TLS_BYTES_SHORT_MAX;
+  }
+}
+
+/** A write that Node has: the chunk holds its bytes until Node is done with them. */
+interface Sending {
+  readonly chunk: Chunk;
+  readonly bytes: number;
+}
+
+export class TlsTransport implements Transport {
+  readonly peer: string;
+  events: TransportEvents | undefined;
+  readonly #raw: Socket;
+  readonly #pool: ChunkPool;
+  readonly #memory: TlsMemory;
+  /** Undefined while the handshake lasts. */
+  #socket: TLSSocket | undefined;
+  #identity: PeerIdentity | undefined;
+  readonly #received: Buffer[] = [];
+  #receivedBytes = 0;
+  #sending: Sending | undefined;
+  #interest = 0;
+  #scheduled = false;
+  #ended = false;
+  #closed = false;
+  /** -errno once the connection is of no more use. */
+  #failure = 0;
+
+  constructor(raw: Socket, peer: string, pool: ChunkPool, memory: TlsMemory) {
+    this.#raw = raw;
+    this.peer = peer;
+    this.#pool = pool;
+    this.#memory = memory;
+  }
+
+  get identity(): PeerIdentity | undefined {
+    return this.#identity;
+  }
+
+  get unflushedBytes(): number {
+    return this.#sending?.bytes ?? 0;
+  }
+
+  // For the server that does the handshake.
+
+  secured(socket: TLSSocket, identity: PeerIdentity | undefined): void {
+    if (this.#closed) {
+      socket.destroy();
+      return;
+    }
+    this.#socket = socket;
+    this.#identity = identity;
+    socket.on('data', (bytes: Buffer) => this.#take(bytes));
+    socket.on('end', () => {
+      this.#ended = true;
+      this.#schedule();
+    });
+    socket.on('error', () => this.failed());
+    socket.on('close', () => this.failed());
+    this.#schedule();
+  }
+
+  failed(): void {
+    if (this.#failure !== 0) return;
+    this.#failure = -os.errno.ECONNRESET;
+    this.#schedule();
+  }
+
+  // For the connection.
+
+  receive(chunk: Chunk, offset: number, length: number): number {
+    if (this.#receivedBytes === 0) {
+      if (this.#ended) return 0;
+      return this.#failure === 0 ? WOULD_BLOCK : this.#failure;
+    }
+    let done = 0;
+    while (done < length && this.#received.length > 0) {
+      const bytes = this.#received[0];
+      const count = Math.min(bytes.length, length - done);
+      chunk.arena.bytes.set(bytes.subarray(0, count), offset + done);
+      // Node frees this memory without wiping it.
+      bytes.fill(0, 0, count);
+      if (count === bytes.length) this.#received.shift();
+      else this.#received[0] = bytes.subarray(count);
+      done += count;
+    }
+    this.#count(-done);
+    if (this.#socket?.isPaused() && this.#receivedBytes < this.#memory.allowance) this.#socket.resume();
+    return done;
+  }
+
+  send(batch: SendBatch): number {
+    if (this.#failure !== 0) return this.#failure;
+    if (this.#socket === undefined || this.#sending !== undefined) return WOULD_BLOCK;
+    const first = batch.bytesOf(0);
+    const alone = batch.count === 1 || first.length >= SMALL_CHUNK_BYTES;
+    if (!alone) return this.#gather(batch);
+    const chunk = batch.chunkOf(0);
+    chunk.retain();
+    return this.#write(chunk, first.subarray(0, this.#memory.allowance));
+  }
+
+  setInterest(mask: number): void {
+    this.#interest = mask;
+    this.#schedule();
+  }
+
+  finish(): void {
+    this.#socket?.end();
+  }
+
+  /** What was taken is still sent, for LINGER_MS at most. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const bytes of this.#received.splice(0)) bytes.fill(0);
+    this.#count(-this.#receivedBytes);
+    if (this.#socket === undefined || this.#failure !== 0 || this.#sending === undefined) {
+      this.#raw.destroy();
+      return;
+    }
+    this.#socket.destroySoon();
+    const deadline = setTimeout(() => this.#raw.destroy(), LINGER_MS);
+    this.#socket.once('close', () => clearTimeout(deadline));
+  }
+
+  release(): number {
+    throw new Error('a connection under TLS is not handed over');
+  }
+
+  #take(bytes: Buffer): void {
+    if (this.#closed) {
+      bytes.fill(0);
+      return;
+    }
+    this.#received.push(bytes);
+    this.#count(bytes.length);
+    if (this.#receivedBytes >= this.#memory.allowance) this.#socket?.pause();
+    this.#schedule();
+  }
+
+  #count(received: number): void {
+    this.#receivedBytes += received;
+    this.#memory.bytes += received;
+  }
+
+  /** Many small pieces as one: each write costs a turn of the loop and a record. */
+  #gather(batch: SendBatch): number {
+    const chunk = this.#pool.takeSmall(true)!;
+    const room = Math.min(SMALL_CHUNK_BYTES, this.#memory.allowance);
+    let total = 0;
+    for (let i = 0; i < batch.count && total < room; i++) {
+      const bytes = batch.bytesOf(i).subarray(0, room - total);
+      chunk.arena.bytes.set(bytes, chunk.start + total);
+      total += bytes.length;
+    }
+    return this.#write(chunk, chunk.arena.bytes.subarray(chunk.start, chunk.start + total));
+  }
+
+  #write(chunk: Chunk, bytes: Uint8Array): number {
+    const sending = { chunk, bytes: bytes.length };
+    this.#sending = sending;
+    this.#memory.bytes += sending.bytes;
+    this.#socket?.write(bytes, (error) => {
+      this.#sending = undefined;
+      this.#memory.bytes -= sending.bytes;
+      chunk.release();
+      if (error) this.failed();
+      this.#schedule();
+    });
+    return sending.bytes;
+  }
+
+  /** What there is to report of what is asked for. */
+  get #ready(): number {
+    if (this.#interest === 0) return 0;
+    const failed = this.#failure !== 0;
+    const readable = this.#receivedBytes > 0 || this.#ended || failed;
+    const writable = this.#socket !== undefined && this.#sending === undefined;
+    const mask = (readable ? IO_READABLE : 0) | (writable ? IO_WRITABLE : 0);
+    return (mask & this.#interest) | (failed ? IO_HANGUP : 0);
+  }
+
+  /** Reports in the next turn, so that what arrives in this one is handed on together. */
+  #schedule(): void {
+    if (this.#scheduled || this.#closed || this.#ready === 0) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      const mask = this.#closed ? 0 : this.#ready;
+      if (mask === 0) return;
+      this.events?.onReady(mask);
+      // As with a socket: what is still so is reported again.
+      this.#schedule();
+    });
+  }
+}

@@ -1,0 +1,450 @@
+/** NBD under TLS, by Node's own client: who gets in, what is carried, and what nobody can do to the server. */
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import type tls from 'node:tls';
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { HANDSHAKE_TIMEOUT_MS, SEND_STALL_MS } from '../../src/base/limits.js';
+import type { TlsUpgrade } from '../../src/nbd/connection-host.js';
+import { describeIdentity } from '../../src/nbd/peer-identity.js';
+import { openSockets } from '../../src/nbd/poller.js';
+import type { NbdServerOptions } from '../../src/nbd/server.js';
+import { type TlsCredentials, TlsServer, type TlsServerOptions } from '../../src/nbd/tls-server.js';
+import type { Transport } from '../../src/nbd/transport.js';
+import { Command, Errno, Option, Rep } from '../../src/nbd/wire/constants.js';
+import { encodeInfoRequest, encodeOption } from '../../src/nbd/wire/option.js';
+import { type TestCertificates, testCertificates } from '../support/certificates.js';
+import { MemoryDevice } from '../support/memory-device.js';
+import { RawClient } from '../support/nbd-raw-client.js';
+import {
+  eventually,
+  type LogLine,
+  recordingLogger,
+  startTestServer,
+  type TestServer,
+} from '../support/nbd-test-server.js';
+import { SkippingClock } from '../support/skipping-clock.js';
+
+const MiB = 1024 * 1024;
+const go = encodeInfoRequest({ name: 'disk', infos: [] });
+const EMPTY = Buffer.alloc(0);
+
+let pki: TestCertificates;
+let disk: MemoryDevice;
+let clock: SkippingClock;
+let test: TestServer;
+let tlsLog: LogLine[];
+let tlsServer: TlsServer;
+const clients: RawClient[] = [];
+const transports: Transport[] = [];
+
+beforeAll(async () => {
+  pki = await testCertificates();
+});
+
+beforeEach(() => {
+  clock = new SkippingClock();
+  tlsLog = [];
+  transports.length = 0;
+  disk = new MemoryDevice({ name: 'disk' });
+});
+
+afterEach(async () => {
+  await Promise.all(clients.splice(0).map((client) => client.close()));
+  await test.stop();
+  expect(openSockets()).toBe(0);
+});
+
+function certificates(verifyClients = true): TlsCredentials {
+  return { kind: 'certificates', ...pki.server, ca: pki.ca, crl: undefined, verifyClients };
+}
+
+async function start(
+  credentials: TlsCredentials,
+  options: Partial<TlsServerOptions> = {},
+  server: Partial<NbdServerOptions> = {},
+): Promise<void> {
+  const log = recordingLogger(tlsLog);
+  tlsServer = new TlsServer({ required: true, minVersion: 'TLSv1.2', credentials, log, ...options });
+  const { required } = tlsServer;
+  const upgrade: TlsUpgrade['upgrade'] = (...connection) => {
+    transports.push(tlsServer.upgrade(...connection));
+    return transports[transports.length - 1];
+  };
+  test = await startTestServer([disk], { clock, tls: { required, upgrade }, ...server });
+}
+
+async function greeted(): Promise<RawClient> {
+  const client = await RawClient.connect(test.address);
+  clients.push(client);
+  await client.greet();
+  return client;
+}
+
+function withCertificate(extra: tls.ConnectionOptions = {}): tls.ConnectionOptions {
+  return { ca: pki.ca, servername: 'localhost', ...pki.client, ...extra };
+}
+
+async function secured(options: tls.ConnectionOptions = withCertificate()): Promise<RawClient> {
+  const client = await greeted();
+  await client.startTls(options);
+  return client;
+}
+
+async function serving(options?: tls.ConnectionOptions): Promise<RawClient> {
+  const client = await secured(options);
+  await client.option(Option.STRUCTURED_REPLY);
+  client.structured = true;
+  expect((await client.option(Option.GO, go)).at(-1)?.reply).toBe(Rep.ACK);
+  return client;
+}
+
+/** Holes would be told in a few bytes. */
+async function fill(bytes: number): Promise<void> {
+  const client = await serving();
+  const payload = Buffer.alloc(MiB, 0x5a);
+  for (let at = 0; at < bytes; at += MiB) await client.writeAt(at, payload);
+  await client.close();
+  await eventually(() => test.server.stats().connections === 0, 'the filler is gone');
+}
+
+/** Lets time pass over the server's sweeps, of which the first one may see progress, until so many are left. */
+async function stallOut(left: number): Promise<void> {
+  const gone = () => test.server.stats().connections === left;
+  for (let i = 0; i < 20 && !gone(); i++) {
+    clock.skip(SEND_STALL_MS + 1);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+  }
+  expect(gone()).toBe(true);
+}
+
+/** The client gets no answer to an option, however the refusal shows on its side. */
+async function expectRefused(options: tls.ConnectionOptions, reason: RegExp): Promise<void> {
+  const client = await greeted();
+  const answer = client.startTls(options).then(async () => client.option(Option.LIST));
+  await expect(answer).rejects.toThrow();
+  await client.closed;
+  await eventually(() => test.server.stats().connections === 0, 'the connection is gone');
+  const failures = tlsLog.filter(({ message }) => message === 'a TLS handshake failed');
+  expect(failures).toHaveLength(1);
+  expect((failures[0].fields as { reason: string }).reason).toMatch(reason);
+}
+
+describe.each(['TLSv1.2', 'TLSv1.3'] as const)('with certificates, %s', (version) => {
+  const options = () => withCertificate({ minVersion: version, maxVersion: version });
+
+  it('carries requests and replies of every length both ways', async () => {
+    await start(certificates());
+    const client = await serving(options());
+    expect((client.socket as tls.TLSSocket).getProtocol()).toBe(version);
+    for (const length of [1, 4096, 16_384, 100_001, 4 * MiB, 32 * MiB]) {
+      const data = randomBytes(length);
+      expect(await client.writeAt(3, data)).toBe(Errno.OK);
+      expect((await client.readAt(3, length)).data.equals(data)).toBe(true);
+    }
+    expect(describeIdentity({ kind: 'certificate', subject: new Map([['CN', ['alice']]]) })).toBe('CN=alice');
+    expect(JSON.stringify(tlsLog)).toContain('"identity":"CN=alice"');
+  });
+
+  it('refuses a client without a certificate, of another CA, or with an expired one', async () => {
+    await start(certificates());
+    const none = { ...options(), cert: undefined, key: undefined };
+    await expectRefused(none, /peer did not return a certificate|hang up/);
+    tlsLog.length = 0;
+    await expectRefused({ ...options(), ...pki.stranger }, /UNABLE_TO_VERIFY|UNABLE_TO_GET_ISSUER/);
+    tlsLog.length = 0;
+    await expectRefused({ ...options(), ...pki.expired }, /CERT_HAS_EXPIRED/);
+  });
+
+  it('is not trusted by a client that knows another CA', async () => {
+    await start(certificates());
+    const client = await greeted();
+    await expect(client.startTls({ ...options(), ca: pki.otherCa })).rejects.toThrow(
+      /certificate|self-signed/i,
+    );
+    await client.close();
+  });
+
+  it('takes a client without a certificate where clients are not verified', async () => {
+    await start(certificates(false));
+    const client = await serving({ ...options(), cert: undefined, key: undefined });
+    expect((await client.readAt(0, 4096)).error).toBe(Errno.OK);
+  });
+});
+
+describe.each(['TLSv1.2', 'TLSv1.3'] as const)('with pre-shared keys, %s', (version) => {
+  const key = randomBytes(32);
+  const psk = (identity: string, bytes: Buffer): tls.ConnectionOptions => ({
+    minVersion: version,
+    maxVersion: version,
+    ciphers: 'PSK:ALL',
+    checkServerIdentity: () => undefined,
+    pskCallback: () => ({ psk: bytes, identity }),
+  });
+  const keys = new Map([
+    ['alice', key],
+    ['bob', randomBytes(32)],
+  ]);
+
+  it('serves who knows a key, by its name', async () => {
+    await start({ kind: 'psk', keys });
+    const client = await serving(psk('alice', key));
+    const data = randomBytes(MiB);
+    expect(await client.writeAt(0, data)).toBe(Errno.OK);
+    expect((await client.readAt(0, MiB)).data.equals(data)).toBe(true);
+    expect(JSON.stringify(tlsLog)).toContain('"identity":"psk:alice"');
+  });
+
+  it('refuses a wrong key, the key of another name, an unknown name, and a client with no key at all', async () => {
+    await start({ kind: 'psk', keys });
+    for (const options of [psk('alice', randomBytes(32)), psk('bob', key), psk('mallory', key)]) {
+      tlsLog.length = 0;
+      await expectRefused(options, /./);
+    }
+    tlsLog.length = 0;
+    await expectRefused(
+      { minVersion: version, maxVersion: version, rejectUnauthorized: false },
+      /no shared cipher|no suitable/,
+    );
+  });
+});
+
+describe('TLS itself', () => {
+  it('is 1.2 or newer, with ciphers that are authenticated and forward secret', async () => {
+    await start(certificates());
+    await expectRefused(
+      withCertificate({ minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'ALL:@SECLEVEL=0' }),
+      /version|protocol/i,
+    );
+    for (const ciphers of ['AES256-GCM-SHA384', 'ECDHE-ECDSA-AES256-SHA', 'AECDH-AES256-SHA', 'NULL']) {
+      tlsLog.length = 0;
+      const weak = `${ciphers}:@SECLEVEL=0`;
+      await expectRefused(withCertificate({ maxVersion: 'TLSv1.2', ciphers: weak }), /cipher/i);
+    }
+  });
+
+  it('can be held to 1.3', async () => {
+    await start(certificates(), { minVersion: 'TLSv1.3' });
+    await expectRefused(withCertificate({ maxVersion: 'TLSv1.2' }), /version|protocol/i);
+    await serving();
+  });
+
+  it('resumes no session: each connection proves anew who it is', async () => {
+    await start(certificates());
+    for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+      const first = await greeted();
+      const sessions: Buffer[] = [];
+      const starting = first.startTls(withCertificate({ maxVersion }));
+      await starting;
+      (first.socket as tls.TLSSocket).on('session', (session) => sessions.push(session));
+      await first.option(Option.LIST);
+      await first.option(Option.LIST);
+      const session = sessions.at(-1) ?? (first.socket as tls.TLSSocket).getSession();
+      const second = await greeted();
+      // Without its certificate the session is all that it has.
+      const answer = second
+        .startTls({ ca: pki.ca, servername: 'localhost', maxVersion, session, rejectUnauthorized: false })
+        .then(() => second.option(Option.LIST));
+      await expect(answer).rejects.toThrow();
+      await first.close();
+    }
+  });
+
+  it('is not renegotiated', async () => {
+    await start(certificates());
+    const client = await serving(withCertificate({ maxVersion: 'TLSv1.2' }));
+    const socket = client.socket as tls.TLSSocket;
+    const outcome = new Promise<Error | null>((resolve) => {
+      socket.once('error', resolve);
+      socket.renegotiate({}, resolve);
+    });
+    expect(await outcome).toBeInstanceOf(Error);
+    await serving();
+  });
+
+  it('takes new certificates for connections to come, and keeps the old ones where these are unusable', async () => {
+    await start(certificates());
+    const before = await serving();
+    const renewed = await pki.issue({ kind: 'server', hosts: ['renewed.example', 'localhost'] });
+    tlsServer.replace({ ...certificates(), ...renewed } as TlsCredentials);
+    const after = await secured();
+    expect((after.socket as tls.TLSSocket).getPeerCertificate().subject.CN).toBe('renewed.example');
+    expect((await before.readAt(0, 4096)).error).toBe(Errno.OK);
+    const broken = { ...certificates(), cert: pki.client.cert } as TlsCredentials;
+    expect(() => tlsServer.replace(broken)).toThrow(/TLS: .*key values mismatch/);
+    const still = await secured();
+    expect((still.socket as tls.TLSSocket).getPeerCertificate().subject.CN).toBe('renewed.example');
+  });
+
+  it('drops a handshake that does not end in time, and one that is no TLS', async () => {
+    await start(certificates());
+    const silent = await greeted();
+    await silent.option(Option.STARTTLS);
+    clock.skip(HANDSHAKE_TIMEOUT_MS + 1);
+    await silent.closed;
+    const rude = await greeted();
+    await rude.option(Option.STARTTLS);
+    rude.write(encodeOption(Option.GO, go));
+    await rude.closed;
+    await eventually(() => test.server.stats().connections === 0, 'both are gone');
+  });
+});
+
+describe('STARTTLS', () => {
+  it('is the only way in where it is required', async () => {
+    await start(certificates());
+    const client = await greeted();
+    for (const option of [Option.LIST, Option.INFO, Option.GO, Option.STRUCTURED_REPLY, 99]) {
+      expect((await client.option(option, go)).map(({ reply }) => reply)).toEqual([Rep.ERR_TLS_REQD]);
+    }
+    expect((await client.option(Option.GO, Buffer.alloc(70_000)))[0].reply).toBe(Rep.ERR_TLS_REQD);
+    expect((await client.option(Option.STARTTLS, Buffer.alloc(1)))[0].reply).toBe(Rep.ERR_INVALID);
+    expect((await client.option(Option.ABORT))[0].reply).toBe(Rep.ACK);
+    const old = await greeted();
+    old.write(encodeOption(Option.EXPORT_NAME, Buffer.from('disk')));
+    await old.closed;
+  });
+
+  it('is offered, and plaintext served, where it is allowed', async () => {
+    await start(certificates(), { required: false });
+    const plain = await RawClient.serving(test.address, 'disk');
+    clients.push(plain);
+    await plain.writeAt(0, Buffer.alloc(4096, 7));
+    const client = await serving();
+    expect((await client.readAt(0, 4096)).data.equals(Buffer.alloc(4096, 7))).toBe(true);
+  });
+
+  it('forgets what was negotiated before it', async () => {
+    await start(certificates(), { required: false });
+    const client = await greeted();
+    await client.option(Option.STRUCTURED_REPLY);
+    await client.startTls(withCertificate());
+    await client.option(Option.GO, go);
+    const answer = await client.readAt(0, 512);
+    expect(answer.messages[0].simple).toBe(true);
+  });
+
+  it('throws away plaintext that came behind it (CVE-2021-3716)', async () => {
+    await start(certificates(), { required: false });
+    const client = await greeted();
+    // What somebody on the way would put in: structured replies, or even the whole negotiation.
+    const injected = [encodeOption(Option.STRUCTURED_REPLY, EMPTY), encodeOption(Option.GO, go)];
+    client.write(Buffer.concat([encodeOption(Option.STARTTLS, EMPTY), ...injected]));
+    expect((await client.optionReplies(Option.STARTTLS)).map(({ reply }) => reply)).toEqual([Rep.ACK]);
+    await client.secure(withCertificate());
+    // The first answer under TLS is to the first option under TLS.
+    expect((await client.option(Option.LIST)).at(-1)?.reply).toBe(Rep.ACK);
+    expect(test.server.clients()[0].exportName).toBeUndefined();
+    await client.option(Option.GO, go);
+    expect((await client.readAt(0, 512)).messages[0].simple).toBe(true);
+  });
+
+  it('a second time is INVALID', async () => {
+    await start(certificates());
+    const client = await secured();
+    expect((await client.option(Option.STARTTLS))[0].reply).toBe(Rep.ERR_INVALID);
+    expect((await client.option(Option.LIST)).at(-1)?.reply).toBe(Rep.ACK);
+  });
+});
+
+describe('a connection under TLS', () => {
+  it('answers what is in flight before it ends, after DISC and after a half close', async () => {
+    await start(certificates());
+    for (const end of ['disconnect', 'half close'] as const) {
+      const release: (() => void)[] = [];
+      disk.delay = () => new Promise((resolve) => release.push(resolve));
+      const client = await serving();
+      const cookie = client.send(Command.READ, 0, 2 * MiB, { flags: 4 });
+      await eventually(() => release.length > 0, 'the read is in flight');
+      if (end === 'disconnect') client.send(Command.DISC, 0, 0);
+      else client.socket.end();
+      disk.delay = () => undefined;
+      for (const done of release) done();
+      expect((await client.answer(cookie)).data).toHaveLength(2 * MiB);
+      await client.closed;
+    }
+  });
+
+  it('whose client reads nothing holds little, disturbs nobody, and is dropped in time', async () => {
+    await start(certificates());
+    await fill(4 * MiB);
+    const slow = await serving();
+    slow.socket.pause();
+    for (let i = 0; i < 64; i++) slow.send(Command.READ, 0, 4 * MiB);
+    const polite = await serving();
+    for (let i = 0; i < 20; i++) expect((await polite.readAt(0, 4096)).error).toBe(Errno.OK);
+    expect(test.server.stats().memory.bytes).toBeLessThanOrEqual(32 * MiB);
+    await stallOut(1);
+    await slow.close();
+    expect((await polite.readAt(0, 4096)).error).toBe(Errno.OK);
+  });
+
+  it('is dropped too where only the last bytes are not taken', async () => {
+    await start(certificates());
+    await fill(MiB);
+    const slow = await serving();
+    slow.socket.pause();
+    // One by one, until the sockets take no more: what is left is with Node alone, and the server has nothing to send.
+    const [, transport] = transports;
+    const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+    const isStuck = async () => {
+      await pause(5);
+      if (transport.unflushedBytes > 0) await pause(100);
+      return transport.unflushedBytes > 0;
+    };
+    for (let sent = 0; !(await isStuck()); sent += 128 * 1024) {
+      if (sent > 64 * MiB) throw new Error('the sockets take everything');
+      slow.send(Command.READ, 0, 128 * 1024);
+    }
+    await stallOut(0);
+    await slow.close();
+  });
+
+  it('is not read from while the device keeps its writes waiting', async () => {
+    await start(certificates());
+    const release: (() => void)[] = [];
+    disk.delay = (operation) =>
+      operation === 'write' ? new Promise((resolve) => release.push(resolve)) : undefined;
+    const client = await serving();
+    const payload = Buffer.alloc(4 * MiB, 5);
+    const cookies = Array.from({ length: 64 }, (_, i) =>
+      client.send(Command.WRITE, 0, payload.length, { payload, cookie: i + 1 }),
+    );
+    let last = -1;
+    await eventually(() => {
+      const { bytes } = test.server.stats().memory;
+      const still = bytes === last && client.socket.writableLength > 0;
+      last = bytes;
+      return still;
+    }, 'the client is held up');
+    expect(last).toBeLessThanOrEqual(96 * MiB);
+    disk.delay = () => undefined;
+    const drained = once(client.socket, 'drain');
+    for (const done of release) done();
+    await drained;
+    const answered = new Set<number>();
+    while (answered.size < cookies.length) {
+      const message = await client.message();
+      expect(message.error).toBe(Errno.OK);
+      answered.add(message.cookie);
+    }
+  });
+
+  it('gives all memory back when it breaks off', async () => {
+    await start(certificates());
+    await fill(MiB);
+    for (let round = 0; round < 5; round++) {
+      const client = await serving();
+      client.socket.pause();
+      for (let i = 0; i < 16; i++) client.send(Command.READ, 0, MiB);
+      client.send(Command.WRITE, 0, MiB, { payload: Buffer.alloc(1000) });
+      await eventually(() => test.server.stats().memory.largeUsed > 0, 'something is under way');
+      await client.close();
+      await eventually(() => test.server.stats().connections === 0, 'the connection is gone');
+    }
+    await eventually(() => {
+      const { largeUsed, smallUsed } = test.server.stats().memory;
+      return largeUsed === 0 && smallUsed === 0;
+    }, 'nothing is held');
+    expect(disk.clients).toBe(0);
+  });
+});
