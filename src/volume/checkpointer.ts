@@ -383,7 +383,7 @@ export class Checkpointer {
     }
   }
 
-  /** Re-reads both copies of the root and every map file; what does not authenticate, in words. */
+  /** Re-reads both copies of the root and every map file of the volume (not those of snapshots alone); what does not authenticate, in words. */
   async verify(): Promise<string[]> {
     return [...(await this.#verifyRoot()), ...(await this.#runs.verify(this.#root.runs))];
   }

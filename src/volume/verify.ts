@@ -9,7 +9,9 @@ import { verifyMetadataMac } from '../segment/segment-mac.js';
 import type { SegmentReader } from '../segment/segment-reader.js';
 import type { Store } from '../store/store.js';
 import { type BlockMap, UNMAPPED } from './block-map.js';
+import type { Pin } from './pin.js';
 import type { SegmentTable } from './segment-table.js';
+import type { Snapshot, Snapshots } from './snapshots.js';
 
 export interface VerifyOptions {
   readonly signal: AbortSignal;
@@ -28,6 +30,7 @@ export interface VerifyContext {
   readonly map: BlockMap;
   readonly table: SegmentTable;
   readonly reader: SegmentReader;
+  readonly snapshots: Snapshots;
   readonly store: Store;
   readonly deks: ReadonlyMap<number, KeyHandle>;
   readonly sizeBytes: number;
@@ -38,7 +41,7 @@ const STEP_BLOCKS = ARENA_CHUNK_BYTES / BLOCK_BYTES;
 const LOOKAHEAD_BLOCKS = 65_536;
 const TURN_MS = 2;
 
-/** Reads and authenticates every stored block and every segment header, while the volume serves. */
+/** Reads and authenticates every stored block, those of snapshots too, and every segment header, while the volume serves. */
 export async function verifyVolume(context: VerifyContext, options: VerifyOptions): Promise<VerifyResult> {
   const problems: string[] = [];
   for (const segment of [...context.table.all()]) {
@@ -49,10 +52,14 @@ export async function verifyVolume(context: VerifyContext, options: VerifyOption
   const blocks = new BlockCheck(context, options);
   try {
     await blocks.run();
+    const { lost } = blocks;
+    // One that was deleted meanwhile has no files any more.
+    for (const snapshot of context.snapshots.list)
+      if (context.snapshots.list.includes(snapshot)) problems.push(...(await blocks.snapshot(snapshot)));
+    return { checkedBlocks: blocks.checked, lost, problems };
   } finally {
     blocks.free();
   }
-  return { checkedBlocks: blocks.checked, lost: blocks.lost, problems };
 }
 
 async function headerProblem(context: VerifyContext, segment: Segment): Promise<string | undefined> {
@@ -82,13 +89,17 @@ class BlockCheck {
   readonly #context: VerifyContext;
   readonly #options: VerifyOptions;
   readonly #scratch = new Arena(ARENA_CHUNK_BYTES);
-  readonly lost: { offset: number; length: number }[] = [];
+  lost: { offset: number; length: number }[] = [];
+  /** Whether a block that could not be read was to be found there still. */
+  #isNamed: (lba: number, slot: number) => boolean;
   #turnStarted = performance.now();
   checked = 0;
 
   constructor(context: VerifyContext, options: VerifyOptions) {
     this.#context = context;
     this.#options = options;
+    // Overwritten or moved meanwhile: then its old slot is nobody's loss.
+    this.#isNamed = (lba, slot) => context.map.get(lba) === slot;
   }
 
   free(): void {
@@ -110,6 +121,45 @@ class BlockCheck {
     }
   }
 
+  /** What the snapshot has that the volume does not have any more; what is wrong with it, in words. */
+  async snapshot(snapshot: Snapshot): Promise<string[]> {
+    const what = `snapshot "${snapshot.name}"`;
+    if (snapshot.problem !== undefined) return [`${what}: ${snapshot.problem}`];
+    const pin = this.#context.snapshots.pin(snapshot);
+    this.lost = [];
+    this.#isNamed = () => true;
+    try {
+      await this.#pinned(pin);
+    } catch (error) {
+      if (!isSealbdError(error, 'INTEGRITY')) throw error;
+      return [`${what}: ${messageOf(error)}`];
+    } finally {
+      await pin.release();
+    }
+    return this.lost.map(({ offset, length }) => `${what}: ${length} bytes at ${offset} can not be read`);
+  }
+
+  async #pinned(pin: Pin): Promise<void> {
+    const { map } = this.#context;
+    for await (const batch of pin.runs()) {
+      for (let i = 0; i < batch.count; i++) {
+        const [lba, blocks, slot] = [batch.lba[i], batch.blocks[i], batch.slot[i]];
+        for (let at = 0; at < blocks; ) {
+          const left = Math.min(blocks - at, STEP_BLOCKS, SEGMENT_SLOTS - ((slot + at) % SEGMENT_SLOTS));
+          // What the volume has as well was checked with it.
+          let own = 0;
+          while (own < left && map.get(lba + at + own) !== slot + at + own) own++;
+          if (own > 0) {
+            this.#options.signal.throwIfAborted();
+            await this.#yield();
+            await this.#check(lba + at, own, slot + at);
+          }
+          at += Math.max(own, 1);
+        }
+      }
+    }
+  }
+
   /** Cached blocks are checked without waiting for anything: clients need their turn all the same. */
   async #yield(): Promise<void> {
     if (performance.now() - this.#turnStarted < TURN_MS) return;
@@ -123,11 +173,9 @@ class BlockCheck {
     while (from < blocks) {
       const bad = await this.#firstBad(lba + from, blocks - from, slot + from);
       if (bad === undefined) break;
-      const { map } = this.#context;
-      // Overwritten or moved meanwhile: then its old slot is nobody's loss.
-      if (map.get(bad) === slot + bad - lba) this.#lose(bad);
+      if (this.#isNamed(bad, slot + bad - lba)) this.#lose(bad);
       from = bad - lba + 1;
-      if (from < blocks && map.get(lba + from) !== slot + from) break;
+      if (from < blocks && !this.#isNamed(lba + from, slot + from)) break;
     }
     this.checked += blocks;
   }

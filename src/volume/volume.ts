@@ -236,10 +236,11 @@ export class Volume implements BlockDevice {
 
   async verify(options: VerifyOptions): Promise<VerifyResult> {
     this.#admit();
-    const { deks, store } = this.#engine;
-    const context = { ...this.#engine, deks, store, sizeBytes: this.#sizeBytes };
+    const { deks, store, checkpointer } = this.#engine;
+    const { snapshots } = checkpointer;
+    const context = { ...this.#engine, deks, store, snapshots, sizeBytes: this.#sizeBytes };
     const result = await this.#track(verifyVolume(context, options), this.#work);
-    const problems = await this.#engine.checkpointer.verify();
+    const problems = await checkpointer.verify();
     return { ...result, problems: [...result.problems, ...problems] };
   }
 
