@@ -17,9 +17,22 @@ const ALLOWED: Record<string, readonly string[]> = {
   volume: ['device', 'segment', 'cipher', 'store', 'native'],
   kms: ['native'],
   keys: ['kms', 'native', 'store'],
-  admin: ['volume', 'keys', 'kms', 'cipher'],
-  daemon: ['native', 'device', 'nbd', 'store', 'cipher', 'segment', 'volume', 'kms', 'keys', 'admin'],
-  cli: ['daemon', 'admin', 'cipher', 'keys', 'kms'],
+  admin: ['volume', 'backup', 'keys', 'kms', 'cipher'],
+  backup: ['volume', 'segment', 'store', 'keys', 'kms', 'cipher', 'native'],
+  daemon: [
+    'backup',
+    'native',
+    'device',
+    'nbd',
+    'store',
+    'cipher',
+    'segment',
+    'volume',
+    'kms',
+    'keys',
+    'admin',
+  ],
+  cli: ['daemon', 'backup', 'admin', 'cipher', 'keys', 'kms'],
 };
 
 function sources(folder: string): string[] {

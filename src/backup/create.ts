@@ -1,0 +1,228 @@
+/** Makes a backup of a cut of a volume: map, data, index, and last of all the manifest (docs/FORMAT.md, "Backup"). */
+import { createHash } from 'node:crypto';
+import { bytesEqual } from '../base/bytes.js';
+import type { Suite } from '../base/ciphers.js';
+import { SealbdError } from '../base/errors.js';
+import { ARENA_CHUNK_BYTES, SLOT_BYTES } from '../base/limits.js';
+import type { RandomSource } from '../base/random.js';
+import { formatUuid, randomUuid } from '../base/random.js';
+import type { CipherPool } from '../cipher/cipher-pool.js';
+import type { DekRecord } from '../keys/dek-record.js';
+import type { Lineage } from '../keys/origins.js';
+import { addon, type KeyHandle } from '../native/addon.js';
+import { SALT_BYTES } from '../segment/format.js';
+import type { SegmentIdentity } from '../segment/segment.js';
+import type { Store, StoreFile } from '../store/store.js';
+import type { RunSource } from '../volume/map-file/run-batch.js';
+import { writeMapFile } from '../volume/map-file/writer.js';
+import type { BackupDirectory } from './backup-directory.js';
+import { type ChainSegment, chainRuns, chainSegments, mapIdentity } from './chain-map.js';
+import { ChainIndexes, changes } from './changes.js';
+import { claimDirectory, clearDirectory, publishManifest } from './claim.js';
+import { type CopyOptions, copyData } from './data-writer.js';
+import { encodeIndex } from './index-codec.js';
+import { encodeManifest, type Manifest, sha256 } from './manifest.js';
+import { INDEX, MAP } from './names.js';
+import { SameWrites } from './same-writes.js';
+
+/** A durable cut of a volume that stays as it is. */
+export interface BackupSource {
+  readonly lastSequence: number;
+  readonly sizeBytes: number;
+  readonly mappedBlocks: number;
+  readonly segments: readonly SegmentIdentity[];
+  /** The mapped runs in order of block number; slot addresses name segments by their index. */
+  entries(): RunSource;
+}
+
+/** What the superblock says of the volume at this moment. */
+export interface VolumeFacts extends Lineage {
+  readonly suite: Suite;
+  readonly plain: boolean;
+  readonly name: string;
+  readonly deks: readonly DekRecord[];
+  /** The newest DEK; 0 in `none`. */
+  readonly dekId: number;
+}
+
+export interface BaseChain {
+  readonly chain: readonly BackupDirectory[];
+  readonly keys: ReadonlyMap<number, KeyHandle>;
+  /** The path to note in the manifest. */
+  readonly path: string;
+}
+
+export interface CreateOptions extends Omit<CopyOptions, 'copied'> {
+  readonly source: BackupSource;
+  readonly base: BaseChain | undefined;
+  readonly cipher: CipherPool;
+  readonly random: RandomSource;
+  /** Unix ms. */
+  readonly createdAt: number;
+  /** Asked twice: when the cut is there, and last of all, so that wraps are not out of date. */
+  facts(): Promise<VolumeFacts>;
+  onProgress(doneBytes: number, totalBytes: number): void;
+  /** Lets others go first, where there are any. */
+  pace(startedAt: number): Promise<void>;
+}
+
+export interface CreatedBackup {
+  readonly manifest: Manifest;
+  readonly lostSlots: number;
+}
+
+/** Whatever fails leaves an empty directory, or one that says that it is unfinished. */
+export async function createBackup(options: CreateOptions): Promise<CreatedBackup> {
+  await claimDirectory(options.to);
+  try {
+    return await fill(options);
+  } catch (error) {
+    await clearDirectory(options.to).catch(() => undefined); // The next attempt clears it.
+    throw error;
+  }
+}
+
+async function fill(options: CreateOptions): Promise<CreatedBackup> {
+  const { source, base, keys, random } = options;
+  const before = await options.facts();
+  const key = keys.get(before.dekId)!;
+  if (base !== undefined) assertBase(base, before, source);
+  const known = base === undefined ? new Map<number, ChainSegment>() : await chainSegments(base.chain);
+  const next = base?.chain.at(-1)?.manifest.nextIndex ?? 0;
+  const indexes = new ChainIndexes(source.segments, known, next);
+  const backupUuid = randomUuid(random);
+  const salt = new Uint8Array(SALT_BYTES);
+  addon.randomFill(salt);
+  const map = await writeMap(
+    options,
+    indexes,
+    known,
+    { dekId: before.dekId, backupUuid, map: { salt } },
+    key,
+  );
+  const needed = indexes.needed();
+  const slots = needed.reduce((sum, segment) => sum + segment.slots.count, 0);
+  const { entries, lostSlots } = await copyNeeded(options, needed, slots);
+  const index = encodeIndex(entries);
+  await writeFile(options.to, INDEX, (file) => file.write(index, 0));
+  const { dekId, suite, plain, uuid, origins } = before;
+  const { sizeBytes, lastSequence: sequence, mappedBlocks } = source;
+  const { name, deks } = await options.facts();
+  const manifest: Manifest = {
+    ...{ suite, plain, dekId, uuid, origins, backupUuid, createdAt: options.createdAt, name },
+    ...{ sizeBytes, sequence, mappedBlocks, slots, segments: entries.length, nextIndex: indexes.next },
+    index: { bytes: index.length, sha256: sha256(index) },
+    map: { ...map, salt },
+    deks: neededDeks(new Set([dekId, ...entries.map((entry) => entry.dekId)]), dekId, [before.deks, deks]),
+    base: base === undefined ? undefined : baseRef(base),
+  };
+  await publishManifest(options.to, encodeManifest(manifest, key));
+  return { manifest, lostSlots };
+}
+
+function assertBase({ chain, path }: BaseChain, { uuid }: VolumeFacts, { lastSequence }: BackupSource): void {
+  const { manifest } = chain[chain.length - 1];
+  if (!bytesEqual(manifest.uuid, uuid))
+    throw new SealbdError(
+      'CONFLICT',
+      `${path} is a backup of volume ${formatUuid(manifest.uuid)}, this is ${formatUuid(uuid)}: make a full backup`,
+    );
+  if (manifest.sequence > lastSequence)
+    throw new SealbdError(
+      'CONFLICT',
+      `${path} is newer than the volume, whose directory was set back: make a full backup`,
+    );
+}
+
+function baseRef({ chain, path }: BaseChain): NonNullable<Manifest['base']> {
+  const newest = chain[chain.length - 1];
+  return { backupUuid: newest.manifest.backupUuid, digest: newest.decoded.digest, path };
+}
+
+/** The newest wrap of each. One that left the superblock meanwhile has the wrap that it had. */
+function neededDeks(
+  ids: ReadonlySet<number>,
+  active: number,
+  [before, after]: readonly (readonly DekRecord[])[],
+): DekRecord[] {
+  const newest = new Map([...before, ...after].map((dek) => [dek.id, dek]));
+  return [...newest.values()]
+    .filter((dek) => ids.has(dek.id))
+    .sort((a, b) => a.id - b.id)
+    .map((dek) => ({ ...dek, state: dek.id === active ? 'active' : 'retired' }));
+}
+
+async function writeMap(
+  options: CreateOptions,
+  indexes: ChainIndexes<SegmentIdentity>,
+  known: ReadonlyMap<number, ChainSegment>,
+  named: Parameters<typeof mapIdentity>[0],
+  key: KeyHandle,
+): Promise<{ bytes: number; sha256: Uint8Array }> {
+  const { source, base, keys, cipher, signal } = options;
+  const present = (index: number) => indexes.get(index).source;
+  const sameWrites =
+    base === undefined
+      ? undefined
+      : new SameWrites({ store: options.from, present, base: known, keys, baseKeys: base.keys, cipher });
+  try {
+    const runs = changes({
+      ...{ indexes, sameWrites, signal, present: source.entries() },
+      base: base === undefined ? undefined : chainRuns(base.chain, base.keys),
+    });
+    let bytes = 0;
+    await writeFile(options.to, MAP, async (file) => {
+      ({ bytes } = await writeMapFile(file, mapIdentity(named, key), runs, []));
+    });
+    return { bytes, sha256: await hashFile(options.to, MAP) };
+  } finally {
+    await sameWrites?.close();
+  }
+}
+
+function copyNeeded(
+  options: CreateOptions,
+  needed: ReturnType<ChainIndexes<SegmentIdentity>['needed']>,
+  slots: number,
+) {
+  let done = 0;
+  const total = slots * SLOT_BYTES;
+  options.onProgress(0, total);
+  const copied = async (bytes: number, startedAt: number): Promise<void> => {
+    done += bytes;
+    options.onProgress(done, total);
+    await options.pace(startedAt);
+  };
+  return copyData(needed, { ...options, copied });
+}
+
+async function writeFile(
+  store: Store,
+  name: string,
+  fill: (file: StoreFile) => Promise<void>,
+): Promise<void> {
+  const file = await store.create(name, 0);
+  try {
+    await fill(file);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** The header of a map is written last, so it is hashed from the file. */
+async function hashFile(store: Store, name: string): Promise<Uint8Array> {
+  const hash = createHash('sha256');
+  const buffer = new Uint8Array(ARENA_CHUNK_BYTES);
+  const file = await store.open(name, 'read');
+  try {
+    for (let at = 0; ; ) {
+      const read = await file.read(buffer, at);
+      hash.update(buffer.subarray(0, read));
+      at += read;
+      if (read < buffer.length) return Uint8Array.from(hash.digest());
+    }
+  } finally {
+    await file.close();
+  }
+}
