@@ -9,7 +9,14 @@ import { isDiskFull } from '../store/disk-full.js';
 import type { Store } from '../store/store.js';
 import type { BlockMap } from './block-map.js';
 import { ChangeLog } from './change-log.js';
-import { type CheckpointRoot, encodeRoot, readRoot, runsNamed, writeRoot } from './checkpoint-root.js';
+import {
+  type CheckpointRoot,
+  encodeRoot,
+  type RunRef,
+  readRoot,
+  runsNamed,
+  writeRoot,
+} from './checkpoint-root.js';
 import { Committer } from './committer.js';
 import type { Compactor } from './compactor.js';
 import type { Eraser } from './eraser.js';
@@ -61,6 +68,8 @@ interface Cut {
   readonly mappedBlocks: number;
   readonly sizeBytes: number;
   readonly kept: readonly Kept[];
+  /** The snapshot whose map the root is to have instead. */
+  readonly rollBackTo: Snapshot | undefined;
 }
 
 function isSyncFailure(error: unknown): boolean {
@@ -100,6 +109,7 @@ export class Checkpointer {
   #retrying = false;
   /** A checkpoint is about to start because the tail is long. */
   #due = false;
+  #rollBackTo: Snapshot | undefined;
   checkpoints = 0;
   retired = 0;
   /** Runs after each checkpoint. */
@@ -171,6 +181,17 @@ export class Checkpointer {
       throw error;
     }
     this.snapshots.forget(snapshot);
+  }
+
+  /**
+   * The last checkpoint of a volume that is closed, and has nothing acknowledged that is not durable: its root has the map of
+   * the snapshot, and goes on in everything else. What is in memory is not true any more afterwards.
+   */
+  async rollBack(snapshot: Snapshot): Promise<void> {
+    if (this.#options.head.cut().segment !== undefined || this.#options.head.dirty)
+      throw new Error('only a volume whose log is closed is rolled back');
+    this.#rollBackTo = snapshot;
+    await this.run();
   }
 
   /** Lets go of every segment that nobody needs now. */
@@ -320,6 +341,7 @@ export class Checkpointer {
       nextSegmentId,
       mappedBlocks,
       sizeBytes,
+      rollBackTo: this.#rollBackTo,
       kept: this.snapshots.keep({ lastSequence, sizeBytes, mappedBlocks, segmentIdEnd: nextSegmentId }),
     };
     this.#changes = new ChangeLog();
@@ -335,7 +357,7 @@ export class Checkpointer {
   async #publish(cut: Cut): Promise<void> {
     const { store, uuid, keys } = this.#options;
     const { id: dekId, key } = keys.sealing;
-    const runs = await this.#runs.extend(this.#root.runs, [...this.#uncovered, cut.changes], cut.segments);
+    const runs = await this.#runsOf(cut);
     const prepared = await this.snapshots.prepare(runs, cut.kept);
     const root: CheckpointRoot = {
       dekId,
@@ -346,8 +368,8 @@ export class Checkpointer {
       headId: cut.head.segment?.id ?? 0,
       headSlots: cut.head.headSlots,
       preparedId: cut.head.preparedId,
-      sizeBytes: cut.sizeBytes,
-      mappedBlocks: cut.mappedBlocks,
+      sizeBytes: (cut.rollBackTo?.entry ?? cut).sizeBytes,
+      mappedBlocks: (cut.rollBackTo?.entry ?? cut).mappedBlocks,
       runs,
       snapshots: prepared.entries,
     };
@@ -360,6 +382,16 @@ export class Checkpointer {
     }
     this.#root = root;
     this.snapshots.published(prepared);
+  }
+
+  #runsOf(cut: Cut): Promise<readonly RunRef[]> {
+    if (cut.rollBackTo === undefined)
+      return this.#runs.extend(this.#root.runs, [...this.#uncovered, cut.changes], cut.segments);
+    const segments = [...this.#options.table.all()].filter((segment) => !cut.dead.includes(segment));
+    return this.#runs.restart(
+      cut.rollBackTo.entry.runs,
+      segments.map((segment) => ({ index: segment.index, segment, slots: segment.slots })),
+    );
   }
 
   /** The root that names this segment no more is durable: its file may be used again once nobody reads it. */

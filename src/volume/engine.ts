@@ -66,8 +66,11 @@ export interface Engine {
   readonly keys: VolumeKeys;
   readonly spares: SparePool;
   readonly eraser: Eraser;
-  /** Closes everything. `clean`: after a last commit and checkpoint; otherwise what is on disk stays as it is. */
-  close(clean: boolean): Promise<void>;
+  /**
+   * Closes everything. `clean`: after a last commit and checkpoint; otherwise what is on disk stays as it is. With a snapshot, a
+   * clean close leaves a volume that opens with its map.
+   */
+  close(clean: boolean, rollBackTo?: Snapshot): Promise<void>;
 }
 
 const MOVE_BUFFERS = 2;
@@ -292,10 +295,10 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
     keys,
     spares,
     eraser,
-    close: (clean) => close(clean),
+    close,
   };
 
-  async function close(clean: boolean): Promise<void> {
+  async function close(clean: boolean, rollBackTo?: Snapshot): Promise<void> {
     try {
       await eraser.stop();
       await compactor.stop();
@@ -313,6 +316,7 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
       // What runs in the background must be over before somebody else opens the volume.
       await checkpointer.idle();
       if (clean) await checkpointer.run();
+      if (clean && rollBackTo !== undefined) await checkpointer.rollBack(rollBackTo);
     } finally {
       await release();
     }

@@ -13,7 +13,7 @@ import { readMapFile } from './map-file/reader.js';
 import type { RunSource } from './map-file/run-batch.js';
 import { runsToMerge } from './map-file/runs-to-merge.js';
 import { type MapFileTotals, type SegmentSource, writeMapFile } from './map-file/writer.js';
-import { type RunFilesOptions, withFile, withReaders } from './run-files.js';
+import { type RunFilesOptions, segmentIndexes, withFile, withReaders } from './run-files.js';
 import type { SparePool } from './spare-pool.js';
 import type { VolumeKeys } from './volume-keys.js';
 
@@ -115,6 +115,17 @@ export class MapRuns {
   /** Makes so few runs of them that a snapshot can have them. */
   async forSnapshot(runs: readonly RunRef[]): Promise<readonly RunRef[]> {
     return runs.length <= SNAPSHOT_RUNS_MAX ? runs : this.#append(runs, runs.length, [], [], 'new file');
+  }
+
+  /**
+   * The runs of a snapshot as those of the volume: one more says what the segment table is now, whatever theirs say. `segments`
+   * are all that there are.
+   */
+  async restart(runs: readonly RunRef[], segments: readonly SegmentChange[]): Promise<readonly RunRef[]> {
+    const present = new Set(segments.map(({ index }) => index));
+    const gone = (await segmentIndexes(this.#options, runs)).filter((index) => !present.has(index));
+    const changes = [...segments, ...gone.map((index) => ({ index, segment: undefined, slots: 0 }))];
+    return this.#append(runs, 0, [], sortedEntries(changes), 'new file');
   }
 
   /** A map file that has segment entries alone, each index once. */

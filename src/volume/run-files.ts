@@ -88,6 +88,16 @@ export async function* readRuns(options: RunFilesOptions, runs: readonly RunRef[
   }
 }
 
+/** The indexes that the segment entries of these runs name a segment under. */
+export function segmentIndexes(options: RunFilesOptions, runs: readonly RunRef[]): Promise<number[]> {
+  return withReaders(options, runs, true, async (readers) => {
+    const indexes: number[] = [];
+    const sources = readers.map((reader) => reader.segments());
+    for await (const { index } of mergeAllSegments(sources, { dropTombstones: true })) indexes.push(index);
+    return indexes;
+  });
+}
+
 /** The segments in the table of a snapshot, and how many blocks of each it holds. */
 export function readTable(
   options: RunFilesOptions,

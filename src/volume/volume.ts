@@ -14,6 +14,7 @@ import type { Store } from '../store/store.js';
 import { type Engine, openEngine } from './engine.js';
 import type { PinnedVolume } from './pin.js';
 import { deksInUse, isSwitched, type RewriteOptions, rewriteAll, rewritten, switchKey } from './rotation.js';
+import type { Snapshot } from './snapshots.js';
 import { defaultTuning, type VolumeTuning } from './tuning.js';
 import { type VerifyOptions, type VerifyResult, verifyVolume } from './verify.js';
 import { VolumeKeys } from './volume-keys.js';
@@ -320,12 +321,35 @@ export class Volume implements BlockDevice {
   }
 
   /**
+   * Closes the volume so that it opens as it was when the snapshot was made; the snapshot stays. CONFLICT while clients are
+   * attached, INTEGRITY where its map can't be read: then the volume serves on. Where it rejects later, it is closed all the
+   * same, and the files have the one state or the other.
+   */
+  async rollBack(name: string, deadlineMs: number): Promise<void> {
+    this.#admitChange();
+    const snapshot = await this.#track(this.snapshots.proven(name), this.#work);
+    // Most of the work, while the volume still serves.
+    await this.checkpoint();
+    const clients = this.clients + this.snapshots.clients;
+    if (clients > 0)
+      throw new SealbdError('CONFLICT', `${clients} clients are attached to volume "${this.name}"`);
+    this.#admitChange();
+    if (!(await this.#close(deadlineMs, snapshot)))
+      throw new SealbdError('FAILED', `volume "${this.name}" was not closed in ${deadlineMs} ms`);
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /**
    * Refuses new requests, waits for those under way, makes everything acknowledged durable, checkpoints and closes.
    * The caller then revokes the DEKs, whatever happens here. Rejects where closing failed; past the deadline it resolves
    * all the same, since the keys must go.
    */
   async stop(deadlineMs: number): Promise<void> {
-    if (this.#stopped) return;
+    if (!this.#stopped) await this.#close(deadlineMs);
+  }
+
+  /** False where the deadline passed first. */
+  async #close(deadlineMs: number, rollBackTo?: Snapshot): Promise<boolean> {
     this.#stopped = true;
     this.#stopping.abort();
     for (const close of [...this.#clients]) close(STOPPED);
@@ -338,13 +362,14 @@ export class Volume implements BlockDevice {
         resolve();
       }, deadlineMs);
     });
-    const orderly = this.#drained().then(() => this.#engine.close(this.#failure === undefined));
+    const orderly = this.#drained().then(() => this.#engine.close(this.#failure === undefined, rollBackTo));
     // After the deadline nobody waits for this any more; until then its failure is the caller's.
     orderly.catch((error: unknown) =>
       log.error({ reason: messageOf(error) }, 'the volume did not close cleanly'),
     );
     await Promise.race([deadline, orderly]);
     if (late) log.error({ volume: this.name, deadlineMs }, 'the volume missed its deadline to stop');
+    return !late;
   }
 
   async #drained(): Promise<void> {
