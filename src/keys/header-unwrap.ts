@@ -59,7 +59,11 @@ export function assertAuthentic(decoded: DecodedSuperblock, handles: ReadonlyMap
 }
 
 /** One DEK of the volume `uuid`. The caller owns the handle. KmsError where its key is refused, unreachable or damaged. */
-export async function unwrapDek(uuid: Uint8Array, record: DekRecord, providers: KeyProviders): Promise<KeyHandle> {
+export async function unwrapDek(
+  uuid: Uint8Array,
+  record: DekRecord,
+  providers: KeyProviders,
+): Promise<KeyHandle> {
   const context: WrapContext = { volumeUuid: uuid, dekId: record.id, exposed: record.exposed };
   const { resolvedKeyId, keyVersion, wrapped: blob } = record;
   const provider = openRecorded(providers, record.keyUri);

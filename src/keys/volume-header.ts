@@ -25,7 +25,8 @@ import {
 import { assertAuthentic, type HeaderPins, unwrapHeader } from './header-unwrap.js';
 import { ask } from './key-answer.js';
 import { originsOf } from './origins.js';
-import { checkValueOf, type DekRecord, encodeSuperblock, type Superblock } from './superblock.js';
+import { type DekRecord, encodeSuperblock, type Superblock } from './superblock.js';
+import { assertSameKey, wrapNew } from './wrap-new.js';
 
 const FIRST_DEK = 1;
 
@@ -266,33 +267,6 @@ export class VolumeHeader {
   revoke(): void {
     this.#ring.revoke();
   }
-}
-
-/** An alias can be pointed elsewhere in silence: data must not move to another key unless somebody says so. */
-function assertSameKey({ keyUri, resolvedKeyId }: AddDekOptions, wrapped: { resolvedKeyId: string }): void {
-  if (resolvedKeyId === undefined || resolvedKeyId === wrapped.resolvedKeyId) return;
-  throw new SealbdError(
-    'CONFLICT',
-    `${keyUri} names ${wrapped.resolvedKeyId} now, not ${resolvedKeyId}; "sealbd key set" moves the volume there`,
-  );
-}
-
-/** Wraps a new DEK, and opens the wrap again: nothing may depend on a copy that was never opened. */
-async function wrapNew(
-  options: Pick<CreateHeaderOptions, 'providers' | 'keyUri' | 'clock'>,
-  uuid: Uint8Array,
-  id: number,
-  handle: KeyHandle,
-): Promise<Omit<DekRecord, 'state' | 'createdAt'>> {
-  const { providers, keyUri, clock } = options;
-  const provider = providers.open(keyUri);
-  const exposed = providers.exposes(keyUri);
-  const context = { volumeUuid: uuid, dekId: id, exposed };
-  const wrapped = await ask(clock, provider.wrap(handle, context));
-  await ask(clock, provider.check(wrapped, context, handle));
-  const { blob, resolvedKeyId, keyVersion } = wrapped;
-  const checkValue = checkValueOf(handle, uuid, id);
-  return { id, exposed, checkValue, keyUri, resolvedKeyId, keyVersion, wrapped: blob };
 }
 
 function encode(superblock: Superblock, ring: DekRing): Buffer {
