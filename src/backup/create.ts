@@ -13,8 +13,8 @@ import { addon, type KeyHandle } from '../native/addon.js';
 import { SALT_BYTES } from '../segment/format.js';
 import type { SegmentIdentity } from '../segment/segment.js';
 import type { Store, StoreFile } from '../store/store.js';
-import type { RunSource } from '../volume/map-file/run-batch.js';
 import { writeMapFile } from '../volume/map-file/writer.js';
+import type { PinnedVolume } from '../volume/pin.js';
 import type { BackupDirectory } from './backup-directory.js';
 import { type ChainSegment, chainRuns, chainSegments, mapIdentity } from './chain-map.js';
 import { ChainIndexes, changes } from './changes.js';
@@ -24,16 +24,6 @@ import { encodeIndex } from './index-codec.js';
 import { encodeManifest, type Manifest, sha256 } from './manifest.js';
 import { INDEX, MAP } from './names.js';
 import { SameWrites } from './same-writes.js';
-
-/** A durable cut of a volume that stays as it is. */
-export interface BackupSource {
-  readonly lastSequence: number;
-  readonly sizeBytes: number;
-  readonly mappedBlocks: number;
-  readonly segments: readonly SegmentIdentity[];
-  /** The mapped runs in order of block number; slot addresses name segments by their index. */
-  entries(): RunSource;
-}
 
 /** What the superblock says of the volume at this moment. */
 export interface VolumeFacts extends Lineage {
@@ -53,12 +43,10 @@ export interface BaseChain {
 }
 
 export interface CreateOptions extends Omit<CopyOptions, 'copied'> {
-  readonly source: BackupSource;
+  readonly source: PinnedVolume;
   readonly base: BaseChain | undefined;
   readonly cipher: CipherPool;
   readonly random: RandomSource;
-  /** Unix ms. */
-  readonly createdAt: number;
   /** Asked twice: when the cut is there, and last of all, so that wraps are not out of date. */
   facts(): Promise<VolumeFacts>;
   onProgress(doneBytes: number, totalBytes: number): void;
@@ -89,7 +77,7 @@ async function fill(options: CreateOptions): Promise<CreatedBackup> {
   if (base !== undefined) assertBase(base, before, source);
   const known = base === undefined ? new Map<number, ChainSegment>() : await chainSegments(base.chain);
   const next = base?.chain.at(-1)?.manifest.nextIndex ?? 0;
-  const indexes = new ChainIndexes(source.segments, known, next);
+  const indexes = new ChainIndexes(source.segments(), known, next);
   const backupUuid = randomUuid(random);
   const salt = new Uint8Array(SALT_BYTES);
   addon.randomFill(salt);
@@ -106,10 +94,10 @@ async function fill(options: CreateOptions): Promise<CreatedBackup> {
   const index = encodeIndex(entries);
   await writeFile(options.to, INDEX, (file) => file.write(index, 0));
   const { dekId, suite, plain, uuid, origins } = before;
-  const { sizeBytes, lastSequence: sequence, mappedBlocks } = source;
+  const { sizeBytes, sequence, mappedBlocks, createdAtMs: createdAt } = source;
   const { name, deks } = await options.facts();
   const manifest: Manifest = {
-    ...{ suite, plain, dekId, uuid, origins, backupUuid, createdAt: options.createdAt, name },
+    ...{ suite, plain, dekId, uuid, origins, backupUuid, createdAt, name },
     ...{ sizeBytes, sequence, mappedBlocks, slots, segments: entries.length, nextIndex: indexes.next },
     index: { bytes: index.length, sha256: sha256(index) },
     map: { ...map, salt },
@@ -120,14 +108,14 @@ async function fill(options: CreateOptions): Promise<CreatedBackup> {
   return { manifest, lostSlots };
 }
 
-function assertBase({ chain, path }: BaseChain, { uuid }: VolumeFacts, { lastSequence }: BackupSource): void {
+function assertBase({ chain, path }: BaseChain, { uuid }: VolumeFacts, { sequence }: PinnedVolume): void {
   const { manifest } = chain[chain.length - 1];
   if (!bytesEqual(manifest.uuid, uuid))
     throw new SealbdError(
       'CONFLICT',
       `${path} is a backup of volume ${formatUuid(manifest.uuid)}, this is ${formatUuid(uuid)}: make a full backup`,
     );
-  if (manifest.sequence > lastSequence)
+  if (manifest.sequence > sequence)
     throw new SealbdError(
       'CONFLICT',
       `${path} is newer than the volume, whose directory was set back: make a full backup`,
@@ -167,7 +155,7 @@ async function writeMap(
       : new SameWrites({ store: options.from, present, base: known, keys, baseKeys: base.keys, cipher });
   try {
     const runs = changes({
-      ...{ indexes, sameWrites, signal, present: source.entries() },
+      ...{ indexes, sameWrites, signal, present: source.runs() },
       base: base === undefined ? undefined : chainRuns(base.chain, base.keys),
     });
     let bytes = 0;

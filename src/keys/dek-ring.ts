@@ -63,3 +63,16 @@ export function withKeys<T>(
     addon.keyRelease(publicKey);
   }
 }
+
+export interface LentKeys {
+  readonly handles: ReadonlyMap<number, KeyHandle>;
+  /** Gives back the public key; the others stay as they are. */
+  release(): void;
+}
+
+/** The same handles, and the public key as DEK 0 where there is plaintext. */
+export function lendKeys(handles: ReadonlyMap<number, KeyHandle>, plain: boolean): LentKeys {
+  if (!plain) return { handles, release: () => undefined };
+  const publicKey = addon.keyImport(new Uint8Array(32));
+  return { handles: new Map([...handles, [0, publicKey]]), release: () => addon.keyRelease(publicKey) };
+}
