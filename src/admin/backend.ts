@@ -11,6 +11,7 @@ import type {
   KeyStatus,
   KeyUsage,
   RotatedKey,
+  SnapshotInfo,
   VolumeInfo,
 } from './schemas.js';
 
@@ -35,6 +36,13 @@ export interface AdminBackend {
   restoreHeader(name: string, file: Uint8Array, force: boolean, caller: Caller): Promise<VolumeInfo>;
   verifyVolume(name: string): Promise<JobInfo>;
   encryptVolume(name: string, request: EncryptVolume, caller: Caller): Promise<RotatedKey>;
+
+  /** Oldest first. */
+  listSnapshots(name: string): Promise<SnapshotInfo[]>;
+  createSnapshot(name: string, snapshot: string, caller: Caller): Promise<SnapshotInfo>;
+  deleteSnapshot(name: string, snapshot: string, caller: Caller): Promise<void>;
+  /** Makes the volume what the snapshot is. */
+  rollBack(name: string, snapshot: string, caller: Caller): Promise<VolumeInfo>;
 
   /** Every volume that has a key. */
   keyStatus(): Promise<KeyStatus[]>;

@@ -17,6 +17,7 @@ import {
   keyStatusSchema,
   keyUsageSchema,
   rotatedSchema,
+  snapshotInfoSchema,
   statusSchema,
   volumeInfoSchema,
 } from './schemas.js';
@@ -50,6 +51,15 @@ export class AdminClient {
 
   restoreHeader = (name: string, file: Buffer, force: boolean) =>
     this.#call('PUT', volumePath(name, 'header'), volumeInfoSchema, { file: file.toString('base64'), force });
+
+  listSnapshots = (name: string) =>
+    this.#call('GET', volumePath(name, 'snapshots'), z.array(snapshotInfoSchema));
+  createSnapshot = (name: string, snapshot: string) =>
+    this.#call('POST', volumePath(name, 'snapshots'), snapshotInfoSchema, { name: snapshot });
+  deleteSnapshot = (name: string, snapshot: string) =>
+    this.#call('DELETE', snapshotPath(name, snapshot), z.object({}));
+  rollBack = (name: string, snapshot: string) =>
+    this.#call('POST', `${snapshotPath(name, snapshot)}/rollback`, volumeInfoSchema);
 
   keyStatus = (name?: string) =>
     this.#call('GET', name === undefined ? '/v1/keys' : keyPath(name), z.array(keyStatusSchema));
@@ -139,6 +149,10 @@ async function readText(incoming: IncomingMessage): Promise<string> {
 function volumePath(name: string, action?: string): string {
   const path = `/v1/volumes/${encodeURIComponent(name)}`;
   return action === undefined ? path : `${path}/${action}`;
+}
+
+function snapshotPath(name: string, snapshot: string): string {
+  return volumePath(name, `snapshots/${encodeURIComponent(snapshot)}`);
 }
 
 function keyPath(name: string, action?: string): string {

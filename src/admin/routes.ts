@@ -5,6 +5,7 @@ import { SealbdError } from '../base/errors.js';
 import type { AdminBackend, Caller } from './backend.js';
 import {
   CLI_AGENT,
+  createSnapshotSchema,
   createVolumeSchema,
   encryptVolumeSchema,
   headerFileSchema,
@@ -26,6 +27,7 @@ import {
   rotatedSchema,
   rotateKeySchema,
   setKeySchema,
+  snapshotInfoSchema,
   statusSchema,
   usageOfSchema,
   volumeInfoSchema,
@@ -36,7 +38,12 @@ interface Route<Body extends z.ZodType, Answer extends z.ZodType> {
   readonly url: string;
   readonly body: Body;
   readonly answer: Answer;
-  run(body: z.output<Body>, id: string, caller: Caller): Promise<z.input<Answer>> | z.input<Answer>;
+  run(
+    body: z.output<Body>,
+    id: string,
+    caller: Caller,
+    snapshot: string,
+  ): Promise<z.input<Answer>> | z.input<Answer>;
 }
 
 const DONE = z.object({});
@@ -48,7 +55,14 @@ export function addRoutes(app: FastifyInstance, backend: AdminBackend): void {
       method: route.method,
       url: route.url,
       handler: async (request) =>
-        route.answer.parse(await route.run(bodyOf(route.body, request), idOf(request), callerOf(request))),
+        route.answer.parse(
+          await route.run(
+            bodyOf(route.body, request),
+            nameOf(request, 'id'),
+            callerOf(request),
+            nameOf(request, 'snapshot'),
+          ),
+        ),
     });
   };
   add({
@@ -59,6 +73,7 @@ export function addRoutes(app: FastifyInstance, backend: AdminBackend): void {
     run: () => backend.status(),
   });
   addVolumeRoutes(add, backend);
+  addSnapshotRoutes(add, backend);
   addKeyRoutes(add, backend);
   addJobRoutes(add, backend);
   app.get('/metrics', async (_request, reply) => {
@@ -140,6 +155,43 @@ function addVolumeRoutes(add: Add, backend: AdminBackend): void {
     answer: volume,
     run: (body, name, caller) =>
       backend.restoreHeader(name, Buffer.from(body.file, 'base64'), body.force, caller),
+  });
+}
+
+function addSnapshotRoutes(add: Add, backend: AdminBackend): void {
+  const none = noBodySchema;
+  const all = '/v1/volumes/:id/snapshots';
+  const one = `${all}/:snapshot`;
+  add({
+    method: 'GET',
+    url: all,
+    body: none,
+    answer: z.array(snapshotInfoSchema),
+    run: (_, name) => backend.listSnapshots(name),
+  });
+  add({
+    method: 'POST',
+    url: all,
+    body: createSnapshotSchema,
+    answer: snapshotInfoSchema,
+    run: (body, name, caller) => backend.createSnapshot(name, body.name, caller),
+  });
+  add({
+    method: 'DELETE',
+    url: one,
+    body: none,
+    answer: DONE,
+    run: async (_, name, caller, snapshot) => {
+      await backend.deleteSnapshot(name, snapshot, caller);
+      return {};
+    },
+  });
+  add({
+    method: 'POST',
+    url: `${one}/rollback`,
+    body: none,
+    answer: volumeInfoSchema,
+    run: (_, name, caller, snapshot) => backend.rollBack(name, snapshot, caller),
   });
 }
 
@@ -233,12 +285,12 @@ function bodyOf<Body extends z.ZodType>(schema: Body, request: FastifyRequest): 
   throw new SealbdError('USAGE', `${path.join('.') || 'body'}: ${message}`);
 }
 
-function idOf(request: FastifyRequest): string {
-  const { id } = request.params as { id?: string };
-  if (id === undefined) return '';
-  const parsed = nameSchema.safeParse(id);
+function nameOf(request: FastifyRequest, parameter: 'id' | 'snapshot'): string {
+  const name = (request.params as Partial<Record<string, string>>)[parameter];
+  if (name === undefined) return '';
+  const parsed = nameSchema.safeParse(name);
   if (parsed.success) return parsed.data;
-  throw new SealbdError('USAGE', `"${id}": ${parsed.error.issues[0].message}`);
+  throw new SealbdError('USAGE', `"${name}": ${parsed.error.issues[0].message}`);
 }
 
 function callerOf(request: FastifyRequest): Caller {

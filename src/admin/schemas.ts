@@ -30,10 +30,31 @@ export const volumeInfoSchema = z.object({
   mappedBytes: bytes.nullable(),
   storedBytes: bytes,
   segments: bytes,
+  /** How many, and the stored bytes that they alone keep; null where the volume is not open. */
+  snapshots: bytes.nullable(),
+  snapshotBytes: bytes.nullable(),
   clients: bytes,
   createdAt: time.nullable(),
 });
 export type VolumeInfo = z.infer<typeof volumeInfoSchema>;
+
+export const snapshotInfoSchema = z.object({
+  volume: z.string(),
+  name: z.string(),
+  /** Under which it is read over NBD. */
+  exportName: z.string(),
+  createdAt: time,
+  /** Of the device, when it was made. */
+  sizeBytes: bytes,
+  mappedBytes: bytes,
+  /** Stored in segments that nothing else needs: what deleting it gives back at once. */
+  uniqueBytes: bytes,
+  clients: bytes,
+  /** Why it can't be used, where that is so. */
+  problem: z.string().nullable(),
+});
+export type SnapshotInfo = z.infer<typeof snapshotInfoSchema>;
+export const createSnapshotSchema = z.strictObject({ name: nameSchema });
 
 export const dekStatusSchema = z.object({
   id: z.int(),

@@ -13,6 +13,10 @@ import { keyRotate } from './commands/key-rotate.js';
 import { keySet } from './commands/key-set.js';
 import { keyStatus } from './commands/key-status.js';
 import { keyUsage } from './commands/key-usage.js';
+import { snapshotCreate } from './commands/snapshot-create.js';
+import { snapshotDelete } from './commands/snapshot-delete.js';
+import { snapshotList } from './commands/snapshot-list.js';
+import { snapshotRollback } from './commands/snapshot-rollback.js';
 import { status } from './commands/status.js';
 import { tlsClient } from './commands/tls-client.js';
 import { tlsInit } from './commands/tls-init.js';
@@ -48,6 +52,7 @@ export function buildProgram(): Command {
     .option(...JSON_OPTION)
     .action(status);
   addVolumeCommands(program.command('volume').description('make, list and change volumes'));
+  addSnapshotCommands(program.command('snapshot').description('volumes as they were'));
   addKeyCommands(program.command('key').description('keys of volumes'));
   addJobCommands(program.command('job').description('long work in the daemon'));
   addTlsCommands(program.command('tls').description('certificates for NBD over TLS, for who has none'));
@@ -182,6 +187,27 @@ function addVolumeCommands(volume: Command): void {
     .description('put a saved superblock back; the volume must not be serving')
     .option('--force', 'replace a newer one')
     .action(volumeHeaderRestore);
+}
+
+function addSnapshotCommands(snapshot: Command): void {
+  snapshot
+    .command('create <name> <snap>')
+    .description('keep what the volume holds now; NBD serves it read-only as NAME@SNAP')
+    .option(...JSON_OPTION)
+    .action(snapshotCreate);
+  snapshot
+    .command('list <name>')
+    .description('snapshots of a volume, oldest first')
+    .option(...JSON_OPTION)
+    .action(snapshotList);
+  snapshot
+    .command('delete <name> <snap>')
+    .description('give up a snapshot, and the space that only it needs')
+    .action(snapshotDelete);
+  snapshot
+    .command('rollback <name> <snap>')
+    .description('make the volume what the snapshot is: everything since is lost; no client may be attached')
+    .action(snapshotRollback);
 }
 
 function addKeyCommands(key: Command): void {

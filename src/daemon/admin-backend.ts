@@ -11,6 +11,7 @@ import type {
   KeyStatus,
   KeyUsage,
   RotatedKey,
+  SnapshotInfo,
   VolumeInfo,
 } from '../admin/schemas.js';
 import { isSealbdError, SealbdError } from '../base/errors.js';
@@ -24,10 +25,11 @@ import type { LocalKeys } from './local-keys.js';
 import type { ManagedVolume } from './managed-volume.js';
 import type { NbdService } from './nbd-service.js';
 import type { Rotations } from './rotations.js';
+import type { SnapshotOperations } from './snapshot-operations.js';
 import type { VolumeFiles } from './volume-files.js';
 import type { VolumeManager } from './volume-manager.js';
 import type { CreateVolumeRequest } from './volume-request.js';
-import { keyView, rotatedView, volumeView } from './volume-views.js';
+import { keyView, rotatedView, snapshotView, volumeView } from './volume-views.js';
 
 export interface DaemonFacts {
   readonly version: string;
@@ -50,6 +52,7 @@ export interface DaemonParts {
   readonly keys: KeyOperations;
   readonly audit: KeyAudit;
   readonly rotations: Rotations;
+  readonly snapshots: SnapshotOperations;
   readonly localKeys: LocalKeys;
   readonly watchdog: Watchdog;
 }
@@ -123,6 +126,23 @@ export class DaemonBackend implements AdminBackend {
       throw new SealbdError(code, `volume "${name}" is ${state}`);
     }
     return this.#parts.jobs.start('verify', name, (control) => device.verify(control));
+  }
+
+  async listSnapshots(name: string): Promise<SnapshotInfo[]> {
+    return this.#parts.snapshots.list(name).map((snapshot) => snapshotView(name, snapshot));
+  }
+
+  async createSnapshot(name: string, snapshot: string, caller: Caller): Promise<SnapshotInfo> {
+    return snapshotView(name, await this.#parts.snapshots.create(name, snapshot, caller));
+  }
+
+  deleteSnapshot(name: string, snapshot: string, caller: Caller): Promise<void> {
+    return this.#parts.snapshots.delete(name, snapshot, caller);
+  }
+
+  async rollBack(name: string, snapshot: string, caller: Caller): Promise<VolumeInfo> {
+    await this.#parts.snapshots.rollBack(name, snapshot, caller);
+    return this.volumeInfo(name);
   }
 
   async keyStatus(): Promise<KeyStatus[]> {
@@ -284,8 +304,18 @@ function engineMetrics(
   stats: VolumeStats | undefined,
 ): Pick<VolumeMetrics, 'amounts' | 'totals'> {
   if (stats === undefined) return { amounts: given, totals: {} };
-  const { mappedBytes, storedBytes, segments, mapMemoryBytes, tailBytes, ...totals } = stats;
-  const amounts = { ...given, mappedBytes, storedBytes, segments, mapMemoryBytes, tailBytes };
+  const {
+    mappedBytes,
+    storedBytes,
+    snapshots,
+    snapshotBytes,
+    segments,
+    mapMemoryBytes,
+    tailBytes,
+    ...totals
+  } = stats;
+  const stored = { mappedBytes, storedBytes, snapshots, snapshotBytes, segments };
+  const amounts = { ...given, ...stored, mapMemoryBytes, tailBytes };
   return { amounts, totals };
 }
 

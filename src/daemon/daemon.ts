@@ -26,6 +26,7 @@ import { KeyOperations } from './key-operations.js';
 import { LocalKeys } from './local-keys.js';
 import { listenNbd } from './nbd-service.js';
 import { Rotations } from './rotations.js';
+import { SnapshotOperations } from './snapshot-operations.js';
 import { openEngine } from './volume-engine.js';
 import { STARTUP } from './volume-events.js';
 import { VolumeFiles } from './volume-files.js';
@@ -143,6 +144,7 @@ async function start(
     watchdog,
     keys: new KeyOperations({ volumes, watchdog, providers, pins: config.pins, clock }),
     audit: new KeyAudit(volumes, (event) => observer.record(event)),
+    snapshots: new SnapshotOperations({ volumes, jobs, log, record: (event) => observer.record(event) }),
     localKeys: new LocalKeys(keyringOf(data.path), volumes, random),
   });
   await listenAdmin(config, backend, log, admin, undo);

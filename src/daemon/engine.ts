@@ -8,6 +8,19 @@ import type { VolumeStats } from '../device/volume-stats.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { Store } from '../store/store.js';
 
+export interface EngineSnapshot {
+  readonly name: string;
+  /** Unix ms. */
+  readonly createdAtMs: number;
+  readonly sizeBytes: number;
+  readonly mappedBytes: number;
+  /** What deleting it gives back at once. */
+  readonly uniqueBytes: number;
+  /** Why it can't be used, where that is so. */
+  readonly problem: string | undefined;
+  readonly clients: number;
+}
+
 export interface EngineVolume extends BlockDevice {
   readonly state: 'serving' | 'failed' | 'stopped';
   readonly failure: string | undefined;
@@ -21,6 +34,17 @@ export interface EngineVolume extends BlockDevice {
     signal: AbortSignal;
     onProgress(doneBytes: number, totalBytes: number): void;
   }): Promise<{ checkedBlocks: number; lost: { offset: number; length: number }[]; problems: string[] }>;
+  readonly snapshots: {
+    /** Oldest first. */
+    list(): EngineSnapshot[];
+    /** What NBD may serve of one, read-only. */
+    device(name: string): BlockDevice | undefined;
+  };
+  /** Resolves when it is durable. */
+  createSnapshot(name: string): Promise<void>;
+  deleteSnapshot(name: string): Promise<void>;
+  /** Closes the volume, whose files are as they were when the snapshot was made. One that is refused serves on. */
+  rollBack(name: string, deadlineMs: number): Promise<void>;
   /** Seals everything new under another DEK. Resolves when the superblock may call it active. */
   switchKey(id: number, key: KeyHandle, suite: Suite): Promise<void>;
   /** Whether the superblock may call the DEK that seals the active one. */

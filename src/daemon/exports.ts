@@ -5,6 +5,18 @@ import type { ExportEntry, ExportSource } from '../nbd/exports.js';
 import type { VolumeManager } from './volume-manager.js';
 
 const DEFAULT_NAME = 'default';
+/** NAME@SNAP: no name of a volume or a snapshot has this sign. */
+const SNAPSHOT_SIGN = '@';
+
+/** What the name of an export names: a volume, or a snapshot of it. */
+export function parseExportName(name: string): {
+  readonly volumeName: string;
+  readonly snapshotName: string | undefined;
+} {
+  const at = name.indexOf(SNAPSHOT_SIGN);
+  if (at < 0) return { volumeName: name, snapshotName: undefined };
+  return { volumeName: name.slice(0, at), snapshotName: name.slice(at + 1) };
+}
 
 export class VolumeExports implements ExportSource {
   readonly #volumes: VolumeManager;
@@ -14,17 +26,23 @@ export class VolumeExports implements ExportSource {
   }
 
   lookup(name: string): BlockDevice | SealbdError | undefined {
-    const volume = this.#volumes.find(name);
+    const { volumeName, snapshotName } = parseExportName(name);
+    const volume = this.#volumes.find(volumeName);
     if (volume === undefined) return undefined;
     const { device } = volume;
-    if (device !== undefined && device.state !== 'stopped') return device;
-    return new SealbdError('ESHUTDOWN', `volume "${name}" is ${volume.state}`);
+    if (device === undefined || device.state === 'stopped')
+      return new SealbdError('ESHUTDOWN', `volume "${volumeName}" is ${volume.state}`);
+    return snapshotName === undefined ? device : device.snapshots.device(snapshotName);
   }
 
-  /** Volumes that can be attached now. */
+  /** Volumes that can be attached now, each with its snapshots. */
   list(): ExportEntry[] {
     return this.#volumes.list().flatMap(({ device }) => {
-      return device === undefined ? [] : [{ name: device.name, description: device.description }];
+      if (device === undefined) return [];
+      const snapshots = device.snapshots.list().map(({ name }) => device.snapshots.device(name));
+      return [device, ...snapshots].flatMap((one) =>
+        one === undefined ? [] : [{ name: one.name, description: one.description }],
+      );
     });
   }
 

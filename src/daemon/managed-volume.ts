@@ -282,6 +282,58 @@ export class ManagedVolume {
     if (sizeBytes !== header.superblock.sizeBytes) await header.update({ sizeBytes });
   }
 
+  /**
+   * Makes the volume, and its size, what the snapshot has. It closes and opens again under the DEKs that it has; where that is
+   * refused it serves on, and where it fails it opens as it was, or says why not.
+   */
+  async rollBack(snapshot: string): Promise<void> {
+    if (this.#open === undefined) throw new SealbdError('CONFLICT', `volume "${this.name}" is ${this.state}`);
+    const { header, device } = this.#open;
+    if (header.pending !== undefined)
+      throw new SealbdError('CONFLICT', `a rotation of the DEK of "${this.name}" is not over`);
+    const before = header.superblock.sizeBytes;
+    const sizeBytes = device.snapshots.list().find(({ name }) => name === snapshot)?.sizeBytes ?? before;
+    const { clock } = this.#options;
+    const started = clock.monotonic();
+    let failure: unknown;
+    try {
+      // What grows is in the superblock before the map is; what shrinks, after it.
+      if (sizeBytes > before) await header.update({ sizeBytes });
+      await device.rollBack(snapshot, STOP_DEADLINE_MS);
+    } catch (error) {
+      failure = error;
+    }
+    if (clock.monotonic() - started >= STOP_DEADLINE_MS && device.state === 'stopped') {
+      await this.#close('stopped', `it did not close in ${STOP_DEADLINE_MS} ms to be rolled back`);
+      this.#abandoned = true;
+    } else {
+      await this.#settleSize(header, failure === undefined ? sizeBytes : before).catch((error: unknown) => {
+        failure ??= error;
+      });
+      if (device.state === 'stopped') await this.#openAgain(header);
+    }
+    if (failure !== undefined) throw failure;
+  }
+
+  async #settleSize(header: VolumeHeader, sizeBytes: number): Promise<void> {
+    if (header.superblock.sizeBytes !== sizeBytes) await header.update({ sizeBytes });
+  }
+
+  /** Under the header that it had open: no key service is asked. */
+  async #openAgain(header: VolumeHeader): Promise<void> {
+    const { store, clock, log, engine } = this.#options;
+    try {
+      const identity = { name: this.name, ...identityOf(header) };
+      const device = await engine.open({ ...identity, store, clock, log, fresh: false });
+      this.#open = { header, device };
+    } catch (error) {
+      header.revoke();
+      this.#open = undefined;
+      this.fail(error);
+      throw error;
+    }
+  }
+
   /** A volume that opened is served: where the superblock can't be written, the rotation goes on another time. */
   async #finishSwitch(header: VolumeHeader, device: EngineVolume): Promise<number | undefined> {
     const id = header.pending?.id;

@@ -43,6 +43,9 @@ export interface VolumeEvent {
     | 'make-local'
     | 'export-local'
     | 'import-local'
+    | 'snapshot-create'
+    | 'snapshot-delete'
+    | 'snapshot-rollback'
     | 'failed';
   /** Null where it is about a `local:` key alone. */
   readonly volume: string | null;
@@ -55,6 +58,7 @@ export interface VolumeEvent {
   /** States of the key, or key URIs. */
   readonly from?: KeyState | string | null;
   readonly to?: KeyState | string;
+  readonly snapshot?: string;
   readonly dekId?: number;
   readonly keyUri?: string | undefined;
   readonly resolvedKeyId?: string;

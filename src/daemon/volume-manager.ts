@@ -246,6 +246,11 @@ export class VolumeManager {
     return volume;
   }
 
+  /** Has something done with a volume in its turn among the operations on it. */
+  operate<T>(name: string, by: Actor, operation: (volume: ManagedVolume) => Promise<T>): Promise<T> {
+    return this.#run(name, by, () => operation(this.get(name)));
+  }
+
   /** Has the wraps of a volume's DEKs changed, whether it is open or not. */
   changeKeys(
     name: string,

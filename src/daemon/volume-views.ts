@@ -1,10 +1,11 @@
 /** What `volume info` and `key status` say about a volume. */
-import type { KeyStatus, RotatedKey, VolumeInfo } from '../admin/schemas.js';
+import type { KeyStatus, RotatedKey, SnapshotInfo, VolumeInfo } from '../admin/schemas.js';
 import { suiteName } from '../base/ciphers.js';
 import { BLOCK_BYTES } from '../base/limits.js';
 import { formatUuid } from '../base/random.js';
 import type { WatchTimes } from '../keys/key-watch.js';
 import { type DekRecord, newestDek, type Superblock } from '../keys/superblock.js';
+import type { EngineSnapshot } from './engine.js';
 import type { ManagedVolume } from './managed-volume.js';
 import type { Rotated } from './rotations.js';
 import type { ClosedUsage } from './volume-files.js';
@@ -25,8 +26,20 @@ export function volumeView(volume: ManagedVolume, usage: ClosedUsage | undefined
     mappedBytes: stats?.mappedBytes ?? usage?.mappedBytes ?? null,
     storedBytes: stats?.storedBytes ?? usage?.storedBytes ?? 0,
     segments: stats?.segments ?? usage?.segments ?? 0,
+    snapshots: stats?.snapshots ?? null,
+    snapshotBytes: stats?.snapshotBytes ?? null,
     clients: device?.clients ?? 0,
     createdAt: superblock === undefined ? null : new Date(superblock.createdAt).toISOString(),
+  };
+}
+
+export function snapshotView(volume: string, snapshot: EngineSnapshot): SnapshotInfo {
+  const { name, createdAtMs, sizeBytes, mappedBytes, uniqueBytes, problem, clients } = snapshot;
+  return {
+    ...{ volume, name, exportName: `${volume}@${name}` },
+    createdAt: new Date(createdAtMs).toISOString(),
+    ...{ sizeBytes, mappedBytes, uniqueBytes, clients },
+    problem: problem ?? null,
   };
 }
 

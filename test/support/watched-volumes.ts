@@ -13,6 +13,7 @@ import { LocalKeys } from '../../src/daemon/local-keys.js';
 import type { ManagedVolume } from '../../src/daemon/managed-volume.js';
 import { systemRandom } from '../../src/daemon/random.js';
 import { Rotations } from '../../src/daemon/rotations.js';
+import { SnapshotOperations } from '../../src/daemon/snapshot-operations.js';
 import { openEngine } from '../../src/daemon/volume-engine.js';
 import { STARTUP, type VolumeEvent } from '../../src/daemon/volume-events.js';
 import { VolumeFiles } from '../../src/daemon/volume-files.js';
@@ -43,6 +44,7 @@ export interface Watched {
   readonly files: VolumeFiles;
   readonly localKeys: LocalKeys;
   readonly keyAudit: KeyAudit;
+  readonly snapshots: SnapshotOperations;
   audit(): Promise<(VolumeEvent & { time: string })[]>;
   close(): Promise<void>;
 }
@@ -126,6 +128,10 @@ export class WatchedDirectory {
     };
     return {
       ...{ volumes, rotations, watchdog, jobs, files, close },
+      snapshots: new SnapshotOperations({
+        ...{ volumes, jobs, log: nullLogger },
+        record: (event) => observer.record(event),
+      }),
       localKeys: new LocalKeys(keyringOf(this.path), volumes, random),
       keyAudit: new KeyAudit(volumes, (event) => observer.record(event)),
       keys: new KeyOperations({ volumes, watchdog, providers, pins, clock }),

@@ -24,6 +24,8 @@ export function printVolume(volume: VolumeInfo): void {
     mapped: size(volume.mappedBytes),
     stored: size(volume.storedBytes),
     segments: volume.segments,
+    snapshots: volume.snapshots,
+    'kept by snapshots alone': size(volume.snapshotBytes),
     clients: volume.clients,
     'created at': volume.createdAt,
   });
