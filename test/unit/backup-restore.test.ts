@@ -1,124 +1,112 @@
-import { mkdirSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { readdirSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
 import { CipherPool } from '../../src/cipher/cipher-pool.js';
-import { Arena } from '../../src/native/arena.js';
-import type { SuiteId } from '../../src/segment/format.js';
-import { FsStore } from '../../src/store/fs-store.js';
-import { type BackupScene, makeBackup, restoreTo, verify } from '../support/backups.js';
-import { expectNoLeakedSlots, memoryDirectory } from '../support/key-fixtures.js';
-import { SealedVolume, volumePath } from '../support/sealed-volume.js';
-import { BLOCK, patternBlock, SMALL_TUNING, seededRandom } from '../support/volume-harness.js';
+import { BackupSubject } from '../support/backup-subject.js';
+import { verify } from '../support/backups.js';
+import { expectNoLeakedSlots } from '../support/key-fixtures.js';
 
-const BLOCKS = 2048;
 const SEED = Number(process.env.SEALBD_SEED ?? Date.now() % 1_000_000);
-const ZEROS = new Uint8Array(BLOCK);
-
+const check = { signal: new AbortController().signal, onProgress: () => undefined };
 const cipher = new CipherPool({ threads: 1 });
-const io = new Arena(1 << 20);
-afterAll(async () => {
-  await cipher.destroy();
-  io.free();
-});
-
-interface Subject {
-  readonly scene: BackupScene;
-  readonly volume: SealedVolume;
-  readonly store: FsStore;
-  /** Version of each block; 0: unmapped. */
-  readonly versions: Uint32Array;
-  readonly random: () => number;
-}
-
-async function subject(suite: SuiteId, seed = SEED): Promise<Subject> {
-  const dataDirectory = memoryDirectory();
-  const path = volumePath(dataDirectory);
-  mkdirSync(path, { recursive: true });
-  const store = await FsStore.open(path);
-  const options = { dataDirectory, cipher, tuning: SMALL_TUNING, store, suite, blocks: BLOCKS };
-  const volume = await SealedVolume.create(options);
-  return {
-    scene: { dataDirectory, cipher },
-    ...{ volume, store, versions: new Uint32Array(BLOCKS), random: seededRandom(seed) },
-  };
-}
-
-let version = 0;
-
-/** Writes and trims at random places; the versions say what is where afterwards. */
-async function change({ volume, versions, random }: Subject, steps: number, within = BLOCKS): Promise<void> {
-  for (let i = 0; i < steps; i++) {
-    const lba = Math.floor(random() * within);
-    const count = Math.min(within - lba, 1 + Math.floor(random() * 24));
-    if (random() < 0.15) {
-      await volume.volume.trim(lba * BLOCK, count * BLOCK);
-      versions.fill(0, lba, lba + count);
-      continue;
-    }
-    version++;
-    await volume.write(io, lba, ...Array.from({ length: count }, (_, j) => patternBlock(lba + j, version)));
-    versions.fill(version, lba, lba + count);
-  }
-}
-
-async function expectContent(volume: SealedVolume, versions: Uint32Array): Promise<void> {
-  for (let lba = 0; lba < BLOCKS; lba++) {
-    const wanted = versions[lba] === 0 ? ZEROS : patternBlock(lba, versions[lba]);
-    const found = await volume.read(io, lba);
-    if (Buffer.compare(found, wanted) !== 0) throw new Error(`block ${lba} is not version ${versions[lba]}`);
-  }
-}
-
-function open({ scene }: Subject, path: string): Promise<SealedVolume> {
-  return SealedVolume.open(path, { ...scene, tuning: SMALL_TUNING });
-}
-
-function directory({ scene }: Subject, name: string): string {
-  return join(scene.dataDirectory, name);
-}
+afterAll(() => cipher.destroy());
 
 describe.each([
   { suite: 2 as const, name: 'aes-256-gcm' },
   { suite: 1 as const, name: 'aes-256-ctr' },
   { suite: 0 as const, name: 'none' },
 ])('a full backup, $name', ({ suite }) => {
-  it(`restores to the volume as it was, which goes on by itself, seed ${SEED}`, async () => {
+  it(`restores to the volume as it was, and both go on, seed ${SEED}`, async () => {
     expectNoLeakedSlots();
-    const it = await subject(suite);
-    await change(it, 150);
-    await it.volume.volume.compact();
-    await change(it, 50);
-    const dest = directory(it, 'full');
-    const then = it.versions.slice();
-    const manifest = await makeBackup(it.scene, it.volume, it.store, dest);
-    await change(it, 100);
-    expect(await verify(it.scene, dest)).toEqual({ slots: manifest.slots, problems: [] });
-    expect(readdirSync(dest)).not.toContain('incomplete');
+    const source = await BackupSubject.create(suite, cipher, SEED);
+    await source.change(150);
+    await source.volume.compact();
+    await source.change(50);
+    const then = source.versions.slice();
+    const { slots } = await source.backUp('full');
+    await source.change(100);
+    expect(await verify(source, source.directory('full'))).toEqual({ slots, problems: [] });
+    expect(readdirSync(source.directory('full'))).not.toContain('incomplete');
 
-    const restored = await restoreTo(it.scene, dest, 'w');
-    expect(restored.lost).toEqual([]);
-    expect(restored.blocks).toBe(then.filter((each) => each !== 0).length);
-    const copy = await open(it, restored.path);
-    await expectContent(copy, then);
-    expect(
-      await copy.volume.verify({ signal: new AbortController().signal, onProgress: () => undefined }),
-    ).toEqual({
-      checkedBlocks: restored.blocks,
-      lost: [],
-      problems: [],
-    });
+    const { path, lost, blocks } = await source.restore('full', 'w');
+    expect(lost).toEqual([]);
+    let copy = await source.restored(path, then);
+    expect(blocks).toBe(copy.mapped);
+    await copy.expectContent();
+    expect(await copy.volume.verify(check)).toEqual({ checkedBlocks: blocks, lost: [], problems: [] });
 
-    // Both go on, each for itself.
-    const other: Subject = { ...it, volume: copy, versions: then };
-    await change(other, 80);
-    await change(it, 80);
+    await copy.change(80);
+    await source.change(80);
     await copy.volume.compact();
-    await expectContent(copy, then);
-    await expectContent(it.volume, it.versions);
+    await copy.expectContent();
+    await source.expectContent();
+    const { versions } = copy;
     await copy.stop();
-    const again = await open(it, restored.path);
-    await expectContent(again, then);
-    await again.stop();
-    await it.volume.stop();
+    copy = await source.restored(path, versions);
+    await copy.expectContent();
+    await copy.stop();
+    await source.stop();
   });
+});
+
+describe('a chain of a full backup and incremental ones', () => {
+  it.each([2, 1] as const)(
+    `holds what changed, whatever was moved or rewritten, suite %d, seed ${SEED}`,
+    async (suite) => {
+      expectNoLeakedSlots();
+      const source = await BackupSubject.create(suite, cipher, SEED + suite);
+      await source.change(150);
+      await source.volume.createSnapshot('early');
+      await source.change(40);
+      const states = [source.versions.slice()];
+      await source.backUp('b0');
+      const increment = async (changes: () => Promise<ReadonlySet<number>>): Promise<void> => {
+        const n = states.length;
+        const touched = await changes();
+        const { slots } = await source.backUp(`b${n}`, { base: source.directory(`b${n - 1}`) });
+        expect(slots).toBeLessThanOrEqual(touched.size);
+        states.push(source.versions.slice());
+      };
+      await increment(() => source.change(20));
+      await increment(async () => {
+        const touched = await source.change(5, 200);
+        await source.volume.deleteSnapshot('early');
+        await source.volume.compact();
+        return touched;
+      });
+      await increment(async () => {
+        const touched = await source.change(10, 300);
+        await source.rotate(true);
+        return touched;
+      });
+      await source.volume.createSnapshot('late');
+      const late = source.versions.slice();
+      await increment(async () => {
+        await source.volume.trim(0, 100 * 4096);
+        source.versions.fill(0, 0, 100);
+        await source.write(300, 24);
+        await source.volume.compact();
+        return new Set(Array.from({ length: 24 }, (_, i) => 300 + i));
+      });
+      const before = source.versions.slice();
+      await source.volume.rollBack('late', 10_000);
+      await source.reopen();
+      source.versions = late;
+      await source.expectContent();
+      await increment(async () => {
+        const touched = new Set(await source.change(6, 400));
+        for (let lba = 0; lba < before.length; lba++) if (before[lba] !== late[lba]) touched.add(lba);
+        return touched;
+      });
+
+      for (const [n, versions] of states.entries()) {
+        const path = source.directory(`b${n}`);
+        expect((await verify(source, path)).problems).toEqual([]);
+        const restored = await source.restore(`b${n}`, `w${n}`);
+        const copy = await source.restored(restored.path, versions);
+        await copy.expectContent();
+        await copy.stop();
+      }
+      await source.stop();
+    },
+  );
 });
