@@ -193,7 +193,8 @@ export const statusSchema = z.object({
   keysLocked: z.boolean(),
   volumes: z.array(volumeInfoSchema),
   keys: z.array(keyStatusSchema),
-  clients: z.array(z.object({ address: z.string(), volume: z.string() })),
+  /** `identity` is the certificate's subject, or psk:NAME; null where the client proved nothing. */
+  clients: z.array(z.object({ address: z.string(), volume: z.string(), identity: z.string().nullable() })),
   jobs: z.array(jobInfoSchema),
 });
 export type DaemonStatus = z.infer<typeof statusSchema>;

@@ -1,30 +1,54 @@
 /**
- * The admin API over HTTP. A unix socket is protected by its mode, 0600 from the moment it can be found; a TCP
- * address by a token, on loopback too, where every local user can connect.
+ * The admin API over HTTP. A unix socket is protected by its mode, 0600 from the moment it can be found, and by asking
+ * the kernel who connected; a TCP address by TLS and a token, on loopback too, where every local user can connect.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { constants, promises as fs } from 'node:fs';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
+import { type SecureContextOptions, Server as TlsServer } from 'node:tls';
 import { type FastifyError, type FastifyInstance, fastify } from 'fastify';
 import { errnoOf, isSealbdError, messageOf, SealbdError } from '../base/errors.js';
-import { ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST_TIMEOUT_MS } from '../base/limits.js';
+import {
+  ADMIN_BODY_BYTES_MAX,
+  ADMIN_CONNECTIONS_MAX,
+  ADMIN_REQUEST_TIMEOUT_MS,
+  HANDSHAKE_TIMEOUT_MS,
+} from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { withSocketPath } from '../base/socket-path.js';
 import type { AdminBackend } from './backend.js';
 import { errorBody, statusOf } from './errors.js';
 import { addRoutes } from './routes.js';
 
+/** TLS of a TCP address. */
+export interface AdminTls {
+  readonly context: SecureContextOptions;
+  /** Clients need a certificate beside the token. */
+  readonly verifyClients: boolean;
+}
+
+/** The user behind the other end of a unix socket, by its descriptor; negative where that is not known. */
+export type PeerUid = (fd: number) => number;
+
 export interface AdminListener {
   readonly address: string;
+  /** For connections to come. Nothing where the address has no TLS. */
+  replaceTls(context: SecureContextOptions): void;
   close(): Promise<void>;
 }
 
-/** Listens on a unix socket that only the daemon's user can connect to. CONFLICT where another server has it. */
-export async function listenUnix(path: string, backend: AdminBackend, log: Logger): Promise<AdminListener> {
+/** Listens on a unix socket for the daemon's user and root alone. CONFLICT where another server has it. */
+export async function listenUnix(
+  path: string,
+  peerUid: PeerUid,
+  backend: AdminBackend,
+  log: Logger,
+): Promise<AdminListener> {
   await refuseIfTaken(path);
-  const app = makeApp(backend, log, undefined);
+  const app = makeApp(backend, log, undefined, undefined);
+  app.server.on('connection', (socket) => admit(socket, peerUid, log));
   // Bound where nobody else can enter, given its mode there, then moved into place.
   const staging = await privatePlace(dirname(path));
   const temporary = join(staging, 'admin-listener.sock');
@@ -41,11 +65,22 @@ export async function listenUnix(path: string, backend: AdminBackend, log: Logge
   const { ino } = await fs.lstat(path);
   return {
     address: `unix:${path}`,
+    replaceTls: () => undefined,
     close: async () => {
       await unlinkOwn(path, ino);
       await app.close();
     },
   };
+}
+
+/** The mode of the file keeps others out; this does too where somebody has changed it. */
+function admit(socket: Socket, peerUid: PeerUid, log: Logger): void {
+  // Node has no other name for it. Without one nobody is admitted.
+  const { _handle: handle } = socket as Socket & { _handle?: { fd?: number } };
+  const uid = handle?.fd === undefined || handle.fd < 0 ? -1 : peerUid(handle.fd);
+  if (uid === 0 || (uid >= 0 && uid === process.geteuid?.())) return;
+  log.warn({ uid }, 'another user connected to the admin socket, and was refused');
+  socket.destroy();
 }
 
 /** A new directory beside the socket; where a full disk has no room for one, `parent` itself, if it is private. */
@@ -65,10 +100,11 @@ export async function listenTcp(
   host: string,
   port: number,
   token: string,
+  tls: AdminTls | undefined,
   backend: AdminBackend,
   log: Logger,
 ): Promise<AdminListener> {
-  const app = makeApp(backend, log, token);
+  const app = makeApp(backend, log, token, tls);
   try {
     await app.listen({ host, port });
   } catch (error) {
@@ -79,11 +115,31 @@ export async function listenTcp(
   }
   const bound = app.server.address() as AddressInfo;
   const shown = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
-  return { address: `http://${shown}:${bound.port}`, close: () => app.close() };
+  const { server } = app;
+  return {
+    address: `${tls === undefined ? 'http' : 'https'}://${shown}:${bound.port}`,
+    replaceTls: (context) => {
+      if (server instanceof TlsServer) server.setSecureContext(context);
+    },
+    close: () => app.close(),
+  };
 }
 
-function makeApp(backend: AdminBackend, log: Logger, token: string | undefined): FastifyInstance {
+function makeApp(
+  backend: AdminBackend,
+  log: Logger,
+  token: string | undefined,
+  tls: AdminTls | undefined,
+): FastifyInstance {
   const app = fastify({
+    ...(tls !== undefined && {
+      https: {
+        ...tls.context,
+        requestCert: tls.verifyClients,
+        rejectUnauthorized: tls.verifyClients,
+        handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+      },
+    }),
     logger: false,
     bodyLimit: ADMIN_BODY_BYTES_MAX,
     requestTimeout: ADMIN_REQUEST_TIMEOUT_MS,

@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander';
 import { CIPHER_NAMES } from '../base/ciphers.js';
 import { packageVersion } from '../base/version.js';
+import { addBackupCommands, addCloneCommand } from './backup-program.js';
 import { bench } from './commands/bench.js';
 import { jobCancel } from './commands/job-cancel.js';
 import { jobList } from './commands/job-list.js';
@@ -52,7 +53,10 @@ export function buildProgram(): Command {
     .option(...JSON_OPTION)
     .action(status);
   addVolumeCommands(program.command('volume').description('make, list and change volumes'));
-  addSnapshotCommands(program.command('snapshot').description('volumes as they were'));
+  const snapshot = program.command('snapshot').description('volumes as they were');
+  addSnapshotCommands(snapshot);
+  addCloneCommand(snapshot);
+  addBackupCommands(program);
   addKeyCommands(program.command('key').description('keys of volumes'));
   addJobCommands(program.command('job').description('long work in the daemon'));
   addTlsCommands(program.command('tls').description('certificates for NBD over TLS, for who has none'));
@@ -88,6 +92,12 @@ function addServe(program: Command): void {
       [],
     )
     .option('--admin <address>', 'admin API on unix:PATH or HOST:PORT, beside DIR/admin.sock')
+    .option('--tls <mode>', 'off, allowed or required (default: required where one of the next two is given)')
+    .option(
+      '--tls-certificates <dir>',
+      'ca-cert.pem, server-cert.pem and server-key.pem, as `tls init` makes them',
+    )
+    .option('--tls-psk-file <file>', 'pre-shared keys in place of certificates, as psktool writes them')
     .option('--poll-interval <time>', 'between two checks of a key, such as 30s (default: 10m)')
     .option('--unreachable-grace <time>', 'serve on for so long without the key service (default: 24h)')
     .option('--default-volume <name:size>', 'make this volume where it is missing')

@@ -29,10 +29,11 @@ export function formatAddress(address: Address): string {
 }
 
 /** What NBD clients take, from an address as `formatAddress` writes it. */
-export function nbdUri(address: string, exportName: string): string {
+export function nbdUri(address: string, exportName: string, tls = false): string {
   const name = encodeURIComponent(exportName);
-  if (!address.startsWith('unix:')) return `nbd://${address}/${name}`;
-  return `nbd+unix:///${name}?socket=${encodeURI(address.slice('unix:'.length))}`;
+  const scheme = tls ? 'nbds' : 'nbd';
+  if (!address.startsWith('unix:')) return `${scheme}://${address}/${name}`;
+  return `${scheme}+unix:///${name}?socket=${encodeURI(address.slice('unix:'.length))}`;
 }
 
 /** True where nobody on another machine can connect. A name other than localhost may resolve to anything. */

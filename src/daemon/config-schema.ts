@@ -45,6 +45,17 @@ export function expectDuration(minMs: number, maxMs: number): string {
 
 const addressList = z.union([z.string(), z.array(z.string()).min(1)]);
 
+const tlsSchema = z.strictObject({
+  mode: z.enum(['off', 'allowed', 'required']).optional(),
+  /** A directory with ca-cert.pem, server-cert.pem, server-key.pem and perhaps ca-crl.pem. */
+  certificates: z.string().min(1).optional(),
+  /** Ask clients for a certificate that the CA signed. */
+  verify_clients: z.boolean().optional(),
+  /** In place of certificates: a file of lines NAME:HEXKEY. */
+  psk_file: z.string().min(1).optional(),
+  min_version: z.enum(['1.2', '1.3']).optional(),
+});
+
 const keyUri = z.string().regex(KEY_URI_PATTERN, KEY_URI_EXPECTED);
 
 export const volumePinSchema = z.strictObject({
@@ -65,6 +76,7 @@ export const configSchema = z.strictObject({
   insecure: z.boolean().optional(),
   allow_unlocked_keys: z.boolean().optional(),
   require_keys: z.boolean().optional(),
+  tls: tlsSchema.optional(),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).optional() }).optional(),
   tuning: z
     .strictObject({

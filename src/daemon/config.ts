@@ -32,6 +32,7 @@ import {
   expectDuration,
   type TuningConfig,
 } from './config-schema.js';
+import { type TlsConfig, type TlsFlags, tlsConfig } from './config-tls.js';
 
 const DEFAULT_LISTEN = '127.0.0.1:10809';
 
@@ -45,6 +46,8 @@ export interface DaemonConfig {
   readonly requireKeys: boolean;
   /** Traffic with other machines may go in the clear: of clients, and with a key service. */
   readonly insecure: boolean;
+  /** Undefined where TLS is off. */
+  readonly tls: TlsConfig | undefined;
   readonly defaultVolume: { readonly name: string; readonly sizeBytes: number } | undefined;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
   readonly tuning: TuningConfig;
@@ -54,7 +57,7 @@ export interface DaemonConfig {
 }
 
 /** Flags of `serve`, as they came. */
-export interface ServeFlags {
+export interface ServeFlags extends TlsFlags {
   readonly data?: string | undefined;
   readonly config?: string | undefined;
   readonly listen?: readonly string[] | undefined;
@@ -86,6 +89,7 @@ export function resolveConfig(
     allowUnlockedKeys: flags.allowUnlockedKeys ?? file.allow_unlocked_keys ?? false,
     requireKeys: flags.requireKeys ?? file.require_keys ?? false,
     insecure: flags.insecure ?? file.insecure ?? false,
+    tls: tlsConfig(flags, workingDirectory, file, fileBase),
     defaultVolume: parseDefaultVolume(flags.defaultVolume),
     logLevel: file.log?.level ?? 'info',
     tuning: file.tuning ?? {},
@@ -240,7 +244,7 @@ function pinsOf(file: ConfigFile): Map<string, HeaderPins> {
 }
 
 function assertSafe(config: DaemonConfig): void {
-  const { admin, adminToken, insecure } = config;
+  const { admin, adminToken, insecure, tls } = config;
   if (admin?.kind === 'tcp' && adminToken === undefined) {
     throw new SealbdError(
       'USAGE',
@@ -248,11 +252,19 @@ function assertSafe(config: DaemonConfig): void {
     );
   }
   if (insecure) return;
-  for (const address of [...config.listen, ...(admin === undefined ? [] : [admin])]) {
-    if (isLocalAddress(address)) continue;
+  // The token crosses the wire with each request, and who listens on loopback may be any user.
+  if (admin?.kind === 'tcp' && tls?.source.kind !== 'certificates') {
     throw new SealbdError(
       'USAGE',
-      `${formatAddress(address)} can be reached from other machines and traffic would not be encrypted; --insecure allows it`,
+      `admin address ${formatAddress(admin)} needs TLS: give --tls-certificates, or take --insecure`,
+    );
+  }
+  for (const address of config.listen) {
+    if (isLocalAddress(address) || tls?.required) continue;
+    throw new SealbdError(
+      'USAGE',
+      `${formatAddress(address)} can be reached from other machines and traffic would not be encrypted: ` +
+        'give --tls-certificates or --tls-psk-file, or take --insecure',
     );
   }
 }

@@ -27,6 +27,7 @@ import { LocalKeys } from './local-keys.js';
 import { listenNbd } from './nbd-service.js';
 import { Rotations } from './rotations.js';
 import { SnapshotOperations } from './snapshot-operations.js';
+import { DaemonTls } from './tls.js';
 import { openEngine } from './volume-engine.js';
 import { STARTUP } from './volume-events.js';
 import { VolumeFiles } from './volume-files.js';
@@ -51,12 +52,14 @@ export class Daemon {
   readonly addresses: Addresses;
   /** Export names that can be attached now. */
   readonly exports: readonly string[];
+  readonly #tls: DaemonTls | undefined;
   readonly #undo: Undo[];
 
   /** For `start` alone. */
-  constructor(addresses: Addresses, exports: readonly string[], undo: Undo[]) {
+  constructor(addresses: Addresses, exports: readonly string[], tls: DaemonTls | undefined, undo: Undo[]) {
     this.addresses = addresses;
     this.exports = exports;
+    this.#tls = tls;
     this.#undo = undo;
   }
 
@@ -68,6 +71,16 @@ export class Daemon {
       await unwind(undo, dependencies.log);
       throw error;
     }
+  }
+
+  /** True where there is something that `reload` reads anew. */
+  get reloads(): boolean {
+    return this.#tls !== undefined;
+  }
+
+  /** Reads certificates and pre-shared keys anew. */
+  async reload(): Promise<void> {
+    await this.#tls?.reload();
   }
 
   /** Flushes, checkpoints, wipes keys. Returns false where something could not be done; the log has it. */
@@ -83,6 +96,7 @@ async function start(
 ): Promise<Daemon> {
   const startedAtMs = clock.now();
   addon.processLimits();
+  const tls = config.tls === undefined ? undefined : await DaemonTls.open(config.tls, clock, log);
   prepareKeyMemory(config.allowUnlockedKeys, log);
   const data = await DataDirectory.open(config.dataDirectory);
   undo.push(() => data.close());
@@ -117,7 +131,7 @@ async function start(
   if (config.requireKeys) assertKeys(volumes);
 
   const exports = new VolumeExports(volumes);
-  const nbd = await listenNbd(config.listen, exports, { clock, log });
+  const nbd = await listenNbd(config.listen, () => exports, { clock, log, tls: tls?.nbd });
   undo.push(nbd.close);
 
   const admin: string[] = [];
@@ -144,13 +158,15 @@ async function start(
     watchdog,
     keys: new KeyOperations({ volumes, watchdog, providers, pins: config.pins, clock }),
     audit: new KeyAudit(volumes, (event) => observer.record(event)),
+    ...openBackups(config, data, { volumes, files, jobs, providers, cipher: engine.cipher, observer }, { clock, random, log }),
     snapshots: new SnapshotOperations({ volumes, jobs, log, record: (event) => observer.record(event) }),
     localKeys: new LocalKeys(keyringOf(data.path), volumes, random),
   });
-  await listenAdmin(config, backend, log, admin, undo);
+  await listenAdmin(config, tls, backend, log, admin, undo);
   return new Daemon(
     { listen, admin },
     exports.list().map(({ name }) => name),
+    tls,
     undo,
   );
 }
@@ -205,6 +221,7 @@ function assertKeys(volumes: VolumeManager): void {
 
 async function listenAdmin(
   config: DaemonConfig,
+  tls: DaemonTls | undefined,
   backend: DaemonBackend,
   log: Logger,
   addresses: string[],
@@ -212,17 +229,19 @@ async function listenAdmin(
 ): Promise<void> {
   const { admin, adminToken } = config;
   const own = join(config.dataDirectory, 'admin.sock');
+  const peerUid = (fd: number) => addon.ioPeerUid(fd);
   // DIR/admin.sock comes last: its existence says that the daemon is ready.
   if (admin?.kind === 'tcp') {
-    const listener = await listenTcp(admin.host, admin.port, adminToken!, backend, log);
+    const listener = await listenTcp(admin.host, admin.port, adminToken!, tls?.admin, backend, log);
     undo.push(listener.close);
+    tls?.onReload(listener.replaceTls);
     addresses.push(listener.address);
   } else if (admin !== undefined && admin.path !== own) {
-    const listener = await listenUnix(admin.path, backend, log);
+    const listener = await listenUnix(admin.path, peerUid, backend, log);
     undo.push(listener.close);
     addresses.push(listener.address);
   }
-  const listener = await listenUnix(own, backend, log);
+  const listener = await listenUnix(own, peerUid, backend, log);
   undo.push(listener.close);
   addresses.unshift(listener.address);
 }

@@ -2,27 +2,36 @@
 import type { Clock } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import type { ExportSource } from '../nbd/exports.js';
+import type { TlsUpgrade } from '../nbd/connection-host.js';
+import type { ExportSource, NbdClient } from '../nbd/exports.js';
+import { describeIdentity } from '../nbd/peer-identity.js';
 import { NbdServer, type NbdServerStats } from '../nbd/server.js';
 import { type Address, formatAddress } from './addresses.js';
 
 /** Only the daemon's user may connect: who can reach the socket can read the volumes. */
 const SOCKET_MODE = 0o600;
 
+export interface NbdClientView {
+  readonly address: string;
+  readonly volume: string;
+  /** Who it proved to be; null where it proved nothing. */
+  readonly identity: string | null;
+}
+
 export interface NbdService {
   /** With the ports that were taken. */
   readonly addresses: readonly string[];
-  clients(): { readonly address: string; readonly volume: string }[];
+  clients(): NbdClientView[];
   stats(): NbdServerStats;
   close(): Promise<void>;
 }
 
 export async function listenNbd(
   listen: readonly Address[],
-  exports: ExportSource,
-  dependencies: { readonly clock: Clock; readonly log: Logger },
+  exportsFor: (client: NbdClient) => ExportSource,
+  dependencies: { readonly clock: Clock; readonly log: Logger; readonly tls: TlsUpgrade | undefined },
 ): Promise<NbdService> {
-  const server = new NbdServer({ exports, ...dependencies });
+  const server = new NbdServer({ exportsFor, ...dependencies });
   try {
     for (const address of listen) await listenOn(server, address);
   } catch (error) {
@@ -33,8 +42,9 @@ export async function listenNbd(
     addresses: server.addresses,
     // A client in the middle of its handshake has no volume yet.
     clients: () =>
-      server.clients().flatMap(({ peer, exportName }) => {
-        return exportName === undefined ? [] : [{ address: peer, volume: exportName }];
+      server.clients().flatMap(({ peer, exportName, identity }) => {
+        const shown = identity === undefined ? null : describeIdentity(identity);
+        return exportName === undefined ? [] : [{ address: peer, volume: exportName, identity: shown }];
       }),
     stats: () => server.stats(),
     close: () => server.stop(),

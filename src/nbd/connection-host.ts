@@ -2,7 +2,7 @@ import type { Logger } from '../base/log.js';
 import type { ChunkPool } from './chunk-pool.js';
 import type { Connection } from './connection.js';
 import type { Counters } from './counters.js';
-import type { ExportSource } from './exports.js';
+import type { ExportSource, NbdClient } from './exports.js';
 import type { Transport } from './transport.js';
 
 /** How TLS is put under a connection: what the given transport was made of carries the records from then on. */
@@ -13,7 +13,8 @@ export interface TlsUpgrade {
 
 /** What connections share. */
 export interface ConnectionHost {
-  readonly exports: ExportSource;
+  /** What there is for this client. Asked once it is known who it is. */
+  exportsFor(client: NbdClient): ExportSource;
   readonly pool: ChunkPool;
   readonly counters: Counters;
   readonly log: Logger;

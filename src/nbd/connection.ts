@@ -10,9 +10,10 @@ import { IO_READABLE, IO_WRITABLE } from '../native/addon.js';
 import type { ChunkPool } from './chunk-pool.js';
 import type { ConnectionHost } from './connection-host.js';
 import type { Counters } from './counters.js';
-import type { ExportSource } from './exports.js';
+import type { ExportSource, NbdClient } from './exports.js';
 import { Handshake } from './handshake.js';
 import type { NegotiationHost, Outcome, TlsMode } from './negotiation.js';
+import type { PeerIdentity } from './peer-identity.js';
 import { ReceiveBuffer } from './receive-buffer.js';
 import { ReplyBuffer } from './reply-buffer.js';
 import { SendWatch } from './send-watch.js';
@@ -21,7 +22,7 @@ import { type Transport, type TransportEvents, WOULD_BLOCK } from './transport.j
 
 type State = 'handshake' | 'serving' | 'lingering' | 'closed';
 
-export class Connection implements SessionHost, NegotiationHost, TransportEvents {
+export class Connection implements SessionHost, NegotiationHost, NbdClient, TransportEvents {
   readonly id: number;
   readonly input: ReceiveBuffer;
   readonly output: ReplyBuffer;
@@ -33,6 +34,7 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
   #session: Session | undefined;
   #state: State = 'handshake';
   #secured = false;
+  #exports: ExportSource | undefined;
   /** Stop reading until something completes. */
   #paused = false;
   /** Whatever else the client sends is not listened to. */
@@ -77,6 +79,10 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
   /** The export being served, if the handshake is over. */
   get exportName(): string | undefined {
     return this.#session?.device.name;
+  }
+
+  get identity(): PeerIdentity | undefined {
+    return this.#transport.identity;
   }
 
   get inFlight(): number {
@@ -127,7 +133,8 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
   // For the handshake.
 
   get exports(): ExportSource {
-    return this.#host.exports;
+    this.#exports ??= this.#host.exportsFor(this);
+    return this.#exports;
   }
 
   get tls(): TlsMode {
@@ -291,6 +298,8 @@ export class Connection implements SessionHost, NegotiationHost, TransportEvents
     this.#transport = this.#host.tls.upgrade(this.#transport, this.pool);
     this.#transport.events = this;
     this.#secured = true;
+    // Who it is shows in the handshake, and before that no option comes.
+    this.#exports = undefined;
   }
 
   #resume(): void {

@@ -1,9 +1,17 @@
 import type { SealbdError } from '../base/errors.js';
 import type { BlockDevice } from '../device/block-device.js';
+import type { PeerIdentity } from './peer-identity.js';
 
 export interface ExportEntry {
   readonly name: string;
   readonly description: string;
+}
+
+/** Who asks. */
+export interface NbdClient {
+  /** 'HOST:PORT', '[HOST]:PORT' or 'unix:PATH'. */
+  readonly peer: string;
+  readonly identity: PeerIdentity | undefined;
 }
 
 /** Which devices can be asked for by name. The server reads it anew for every option of every handshake. */

@@ -7,17 +7,19 @@ import { ChunkPool, type ChunkPoolStats } from './chunk-pool.js';
 import { Connection } from './connection.js';
 import type { ConnectionHost, TlsUpgrade } from './connection-host.js';
 import { type CommandName, Counters } from './counters.js';
-import type { ExportSource } from './exports.js';
+import type { ExportSource, NbdClient } from './exports.js';
 import { type ListenAddress, Listener } from './listener.js';
+import type { PeerIdentity } from './peer-identity.js';
 import type { Transport } from './transport.js';
 
 const SWEEP_MS = 250;
 
 export interface NbdServerOptions {
-  readonly exports: ExportSource;
+  /** What there is for each client. */
+  readonly exportsFor: (client: NbdClient) => ExportSource;
   readonly clock: Clock;
   readonly log: Logger;
-  readonly tls?: TlsUpgrade;
+  readonly tls?: TlsUpgrade | undefined;
   /** CONNECTIONS_MAX where not given. */
   readonly connectionsMax?: number;
 }
@@ -27,6 +29,8 @@ export interface NbdClientInfo {
   readonly peer: string;
   /** Undefined while the handshake lasts. */
   readonly exportName: string | undefined;
+  /** Who it proved to be. */
+  readonly identity: PeerIdentity | undefined;
   readonly inFlight: number;
 }
 
@@ -43,7 +47,7 @@ export interface NbdServerStats {
 }
 
 export class NbdServer implements ConnectionHost {
-  readonly exports: ExportSource;
+  readonly exportsFor: (client: NbdClient) => ExportSource;
   readonly pool = new ChunkPool();
   readonly counters = new Counters();
   readonly log: Logger;
@@ -59,7 +63,7 @@ export class NbdServer implements ConnectionHost {
   #wipeScheduled = false;
 
   constructor(options: NbdServerOptions) {
-    this.exports = options.exports;
+    this.exportsFor = options.exportsFor;
     this.log = options.log;
     this.tls = options.tls;
     this.#clock = options.clock;
@@ -80,10 +84,11 @@ export class NbdServer implements ConnectionHost {
   }
 
   clients(): NbdClientInfo[] {
-    return [...this.#connections].map(({ id, peer, exportName, inFlight }) => ({
+    return [...this.#connections].map(({ id, peer, exportName, identity, inFlight }) => ({
       id,
       peer,
       exportName,
+      identity,
       inFlight,
     }));
   }

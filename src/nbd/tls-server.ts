@@ -46,6 +46,32 @@ const CLEANSE_PLAINTEXT = 0x2;
 /** No sessions are resumed: who a client is, is proved each time. */
 const SECURE_OPTIONS = constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION | CLEANSE_PLAINTEXT;
 
+/** For Node. Throws FAILED where the credentials cannot be used. */
+export function secureContextOptions(
+  credentials: TlsCredentials,
+  minVersion: TlsVersion,
+): SecureContextOptions {
+  const common = { minVersion, secureOptions: SECURE_OPTIONS, honorCipherOrder: true };
+  const options: SecureContextOptions =
+    credentials.kind === 'psk'
+      ? { ...common, ciphers: CIPHERS_PSK, dhparam: 'auto' }
+      : {
+          ...common,
+          ciphers: CIPHERS_CERTIFICATES,
+          cert: credentials.cert,
+          key: credentials.key,
+          ca: credentials.ca,
+          crl: credentials.crl,
+        };
+  try {
+    // A server takes options over before it looks at them.
+    tls.createSecureContext(options);
+  } catch (error) {
+    throw new SealbdError('FAILED', `TLS: ${messageOf(error)}`, { cause: error });
+  }
+  return options;
+}
+
 export interface TlsServerOptions {
   /** Clients that do not start TLS are refused. */
   readonly required: boolean;
@@ -72,7 +98,7 @@ export class TlsServer implements TlsUpgrade {
     this.#credentials = credentials;
     const verify = credentials.kind === 'certificates' && credentials.verifyClients;
     this.#server = tls.createServer({
-      ...this.#context(credentials),
+      ...secureContextOptions(credentials, this.#minVersion),
       requestCert: verify,
       rejectUnauthorized: verify,
       handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
@@ -90,7 +116,7 @@ export class TlsServer implements TlsUpgrade {
    */
   replace(credentials: TlsCredentials): void {
     if (credentials.kind !== this.#credentials.kind) throw new Error('the kind of credentials is fixed');
-    this.#server.setSecureContext(this.#context(credentials));
+    this.#server.setSecureContext(secureContextOptions(credentials, this.#minVersion));
     this.#credentials = credentials;
   }
 
@@ -102,28 +128,6 @@ export class TlsServer implements TlsUpgrade {
     raw.on('close', () => secure.failed());
     this.#server.emit('connection', raw);
     return secure;
-  }
-
-  #context(credentials: TlsCredentials): SecureContextOptions {
-    const common = { minVersion: this.#minVersion, secureOptions: SECURE_OPTIONS, honorCipherOrder: true };
-    const options: SecureContextOptions =
-      credentials.kind === 'psk'
-        ? { ...common, ciphers: CIPHERS_PSK, dhparam: 'auto' }
-        : {
-            ...common,
-            ciphers: CIPHERS_CERTIFICATES,
-            cert: credentials.cert,
-            key: credentials.key,
-            ca: credentials.ca,
-            crl: credentials.crl,
-          };
-    try {
-      // `setSecureContext` takes options over before it looks at them.
-      tls.createSecureContext(options);
-    } catch (error) {
-      throw new SealbdError('FAILED', `TLS: ${messageOf(error)}`, { cause: error });
-    }
-    return options;
   }
 
   #pskOf(socket: TLSSocket, name: string): Uint8Array | null {

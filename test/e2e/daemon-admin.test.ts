@@ -41,7 +41,9 @@ function ask(
 describe('the admin API', () => {
   it('on TCP answers nobody without the token, on the socket it asks for none', async () => {
     const env = { SEALBD_ADMIN_TOKEN: TOKEN };
-    const daemon = await DaemonProcess.start(dataDirectory(), ['--admin', '127.0.0.1:0'], { env });
+    const daemon = await DaemonProcess.start(dataDirectory(), ['--admin', '127.0.0.1:0', '--insecure'], {
+      env,
+    });
     const address = daemon.ready.admin.find((one) => one.startsWith('http:'))!;
     const where = { host: '127.0.0.1', port: new URL(address).port };
     const paths = ['/v1/status', '/v1/volumes', '/metrics', '/nothing'];

@@ -38,7 +38,7 @@ export async function startTestServer(
 ): Promise<TestServer> {
   const log: LogLine[] = [];
   const server = new NbdServer({
-    exports: exportsOf(...devices),
+    exportsFor: () => exportsOf(...devices),
     clock: systemClock,
     log: recordingLogger(log),
     ...options,

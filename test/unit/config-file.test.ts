@@ -108,6 +108,9 @@ describe('the configuration', () => {
     ['[watchdog]\nconfirm_after = "1h"', 'watchdog.confirm_after = "1h": expected a time from 0ms to 1m'],
     ['[watchdog]\nresume = "maybe"', 'watchdog.resume = "maybe"'],
     ['[watchdog]\npoll = "1s"', 'unknown key watchdog.poll'],
+    ['[tls]\nmode = "maybe"', 'tls.mode = "maybe"'],
+    ['[tls]\nmin_version = "1.1"', 'tls.min_version = "1.1"'],
+    ['[tls]\nkey = "x"', 'unknown key tls.key'],
     ['[log]\nlevel = "loud"', 'log.level = "loud"'],
     ['x =', 'line 1'],
   ])('%j is refused with the key, the value and what was expected', (text, expected) => {
@@ -126,21 +129,31 @@ describe('the configuration', () => {
     expect(message).not.toContain('too short');
   });
 
-  it('refuses an address that other machines can reach, unless insecure', () => {
+  it('refuses an address that other machines can reach, unless TLS is required there or it may be insecure', () => {
     const addresses = ['0.0.0.0:1', '[::]:1', '10.0.0.1:1', 'example.org:1'];
     for (const address of addresses) {
       expect(() => resolveConfig({ listen: [address] }, {}, CWD)).toThrow(/--insecure/);
       expect(resolveConfig({ listen: [address], insecure: true }, {}, CWD).listen).toHaveLength(1);
     }
-    const admin = { SEALBD_ADMIN_TOKEN: 'a-token-of-some-length' };
-    expect(() => resolveConfig({ admin: '0.0.0.0:1' }, admin, CWD)).toThrow(/--insecure/);
+    const psk = { listen: ['0.0.0.0:1'], tlsPskFile: 'keys.psk' };
+    expect(resolveConfig(psk, {}, CWD).tls).toMatchObject({ required: true });
+    for (const tls of ['allowed', 'off']) {
+      expect(() => resolveConfig({ ...psk, tls }, {}, CWD)).toThrow(/would not be encrypted.*--insecure/);
+    }
   });
 
-  it('asks for a token on an admin TCP address, loopback included', () => {
-    expect(() => resolveConfig({ admin: '127.0.0.1:1' }, {}, CWD)).toThrow(/SEALBD_ADMIN_TOKEN/);
+  it('asks for a token and TLS with certificates on an admin TCP address, loopback included', () => {
+    const token = { SEALBD_ADMIN_TOKEN: 'a-token-of-some-length' };
+    const admin = '127.0.0.1:1';
+    for (const tls of [{}, { tlsPskFile: 'keys.psk' }, { tlsCertificates: 'pki', tls: 'off' }]) {
+      expect(() => resolveConfig({ admin, ...tls }, token, CWD)).toThrow(/needs TLS.*--insecure/);
+    }
+    expect(resolveConfig({ admin, tlsCertificates: 'pki' }, token, CWD).admin).toBeDefined();
+    expect(() => resolveConfig({ admin, tlsCertificates: 'pki' }, {}, CWD)).toThrow(/SEALBD_ADMIN_TOKEN/);
+    expect(() => resolveConfig({ admin, insecure: true }, {}, CWD)).toThrow(/SEALBD_ADMIN_TOKEN/);
     expect(() => resolveConfig({ admin: '127.0.0.1:1' }, { SEALBD_ADMIN_TOKEN: 'short' }, CWD)).toThrow(/16/);
     const environment = { SEALBD_ADMIN_TOKEN: 'a-token-of-some-length' };
-    expect(resolveConfig({ admin: '127.0.0.1:1' }, environment, CWD).adminToken).toBe(
+    expect(resolveConfig({ admin, insecure: true }, environment, CWD).adminToken).toBe(
       'a-token-of-some-length',
     );
     expect(resolveConfig({ admin: 'unix:a.sock' }, {}, CWD).admin).toEqual({
@@ -176,5 +189,7 @@ describe('addresses', () => {
     expect(nbdUri('127.0.0.1:10809', 'default')).toBe('nbd://127.0.0.1:10809/default');
     expect(nbdUri('[::1]:1', 'a')).toBe('nbd://[::1]:1/a');
     expect(nbdUri('unix:/run/a b.sock', 'a')).toBe('nbd+unix:///a?socket=/run/a%20b.sock');
+    expect(nbdUri('[::1]:1', 'a', true)).toBe('nbds://[::1]:1/a');
+    expect(nbdUri('unix:/s', 'a', true)).toBe('nbds+unix:///a?socket=/s');
   });
 });

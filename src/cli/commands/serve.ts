@@ -1,9 +1,11 @@
+import { closeSync, openSync } from 'node:fs';
 import type { Command } from 'commander';
 import { systemClock } from '../../base/clock.js';
 import { SHUTDOWN_DEADLINE_MS } from '../../base/limits.js';
 import type { Logger } from '../../base/log.js';
 import { nbdUri } from '../../daemon/addresses.js';
 import { resolveConfig, type ServeFlags } from '../../daemon/config.js';
+import type { TlsConfig } from '../../daemon/config-tls.js';
 import { Daemon } from '../../daemon/daemon.js';
 import { createLogger } from '../../daemon/logging.js';
 import { systemRandom } from '../../daemon/random.js';
@@ -18,12 +20,14 @@ export async function serve(flags: ServeFlags, command: Command): Promise<void> 
   const log = createLogger(config.logLevel);
   // Libraries write there what must not stand between the lines of the log.
   console.warn = (...parts: unknown[]) => log.warn({ reason: parts.join(' ') }, 'a library warns');
-  const asked = stopAsked(log);
+  const running: { daemon: Daemon | undefined } = { daemon: undefined };
+  const asked = stopAsked(log, running);
   // The clock's timers do not hold the process; this does until everything is shut down.
   const alive = setInterval(() => undefined, KEEP_ALIVE_MS);
   try {
     const daemon = await Daemon.start(config, { clock: systemClock, random: systemRandom, log });
-    announce(daemon, log);
+    running.daemon = daemon;
+    announce(daemon, log, config.tls);
     const signal = await asked;
     log.info({ signal }, 'stopping');
     const clean = await daemon.stop(log);
@@ -36,12 +40,19 @@ export async function serve(flags: ServeFlags, command: Command): Promise<void> 
 
 /**
  * The first signal ends the daemon in order, the second at once: what was flushed is safe either way. A terminal
- * that goes away counts too, so that it does not take unflushed writes with it.
+ * that goes away counts too, so that it does not take unflushed writes with it; but a SIGHUP that somebody sent has a
+ * daemon with TLS read its certificates anew.
  */
-function stopAsked(log: Logger): Promise<string> {
+function stopAsked(log: Logger, running: { readonly daemon: Daemon | undefined }): Promise<string> {
+  const hadTerminal = hasTerminal();
   return new Promise((resolve) => {
     let asked = false;
     const onSignal = (signal: string): void => {
+      const hungUp = hadTerminal && !hasTerminal();
+      if (signal === 'SIGHUP' && !asked && !hungUp && running.daemon?.reloads) {
+        void running.daemon.reload();
+        return;
+      }
       if (asked) process.exit(EXIT.failed);
       asked = true;
       // A store that answers no more (a network mount, say) must not keep the process, and so the keys, alive for ever.
@@ -55,14 +66,32 @@ function stopAsked(log: Logger): Promise<string> {
   });
 }
 
-function announce(daemon: Daemon, log: Logger): void {
+/** The kernel takes a session's terminal away before it says so. */
+function hasTerminal(): boolean {
+  try {
+    closeSync(openSync('/dev/tty', 'r'));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function announce(daemon: Daemon, log: Logger, tls: TlsConfig | undefined): void {
   const { listen, admin } = daemon.addresses;
   log.info({ listen, admin }, `ready: NBD on ${listen.join(', ')}; admin on ${admin.join(', ')}`);
   const [first] = listen;
   for (const name of daemon.exports) {
-    const uri = nbdUri(first, name);
-    log.info({ volume: name, uri }, `attach ${name}: ${attachLines(first, name, uri).join(' | ')}`);
+    const uri = nbdUri(first, name, tls?.required);
+    const lines = tls?.required ? tlsAttachLines(uri, tls) : attachLines(first, name, uri);
+    log.info({ volume: name, uri }, `attach ${name}: ${lines.join(' | ')}`);
   }
+}
+
+/** DIR and FILE are the client's: what is in them is his to have. */
+function tlsAttachLines(uri: string, { source }: TlsConfig): string[] {
+  const join = uri.includes('?') ? '&' : '?';
+  const full = `${uri}${join}${source.kind === 'psk' ? 'tls-psk-file=FILE' : 'tls-certificates=DIR'}`;
+  return [`nbdinfo '${full}'`, `nbdfuse MOUNTPOINT '${full}'`];
 }
 
 function attachLines(address: string, name: string, uri: string): string[] {

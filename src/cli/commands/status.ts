@@ -28,8 +28,8 @@ export async function status(options: ListingOptions, command: Command): Promise
   section('Keys', KEY_HEAD, keyRows(daemon.keys));
   section(
     'Clients',
-    ['address', 'volume'],
-    daemon.clients.map((client) => [client.address, client.volume]),
+    ['address', 'volume', 'identity'],
+    daemon.clients.map((client) => [client.address, client.volume, client.identity ?? '-']),
   );
   section('Jobs', JOB_HEAD, jobRows(daemon.jobs));
 }
