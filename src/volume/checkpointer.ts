@@ -23,6 +23,7 @@ import type { Eraser } from './eraser.js';
 import type { HeadCut, HeadLog } from './head-log.js';
 import { MapRuns, type SegmentChange } from './map-runs.js';
 import type { Pin } from './pin.js';
+import type { Relocation } from './relocation.js';
 import type { SegmentFactory } from './segment-factory.js';
 import type { SegmentTable } from './segment-table.js';
 import { type Kept, type Snapshot, Snapshots } from './snapshots.js';
@@ -68,6 +69,8 @@ interface Cut {
   readonly mappedBlocks: number;
   readonly sizeBytes: number;
   readonly kept: readonly Kept[];
+  /** What was moved for snapshots, all of it before the cut. */
+  readonly relocation: Relocation | undefined;
   /** The snapshot whose map the root is to have instead. */
   readonly rollBackTo: Snapshot | undefined;
 }
@@ -110,6 +113,7 @@ export class Checkpointer {
   /** A checkpoint is about to start because the tail is long. */
   #due = false;
   #rollBackTo: Snapshot | undefined;
+  #relocation: Relocation | undefined;
   checkpoints = 0;
   retired = 0;
   /** Runs after each checkpoint. */
@@ -169,6 +173,12 @@ export class Checkpointer {
     // What it rejects with is told through the pin.
     this.run().catch(() => undefined);
     return pin;
+  }
+
+  /** A checkpoint by which snapshots name where their blocks were moved to. Where there is no room for that, it says so. */
+  async relocate(relocation: Relocation): Promise<void> {
+    this.#relocation = relocation;
+    await this.run();
   }
 
   /** Resolves when no durable root names the snapshot; what only it needed goes with a checkpoint after that. */
@@ -341,10 +351,12 @@ export class Checkpointer {
       nextSegmentId,
       mappedBlocks,
       sizeBytes,
+      relocation: this.#relocation,
       rollBackTo: this.#rollBackTo,
       kept: this.snapshots.keep({ lastSequence, sizeBytes, mappedBlocks, segmentIdEnd: nextSegmentId }),
     };
     this.#changes = new ChangeLog();
+    this.#relocation = undefined;
     return cut;
   }
 
@@ -358,12 +370,13 @@ export class Checkpointer {
     const { store, uuid, keys } = this.#options;
     const { id: dekId, key } = keys.sealing;
     const runs = await this.#runsOf(cut);
-    const prepared = await this.snapshots.prepare(runs, cut.kept);
+    const { kept, relocation, nextSegmentId } = cut;
+    const prepared = await this.snapshots.prepare(runs, kept, relocation, nextSegmentId);
     const root: CheckpointRoot = {
       dekId,
       generation: ++this.#generation,
       lastSequence: cut.head.lastSequence,
-      nextSegmentId: cut.nextSegmentId,
+      nextSegmentId,
       nextMapFileId: this.#runs.nextFileId,
       headId: cut.head.segment?.id ?? 0,
       headSlots: cut.head.headSlots,
@@ -382,6 +395,7 @@ export class Checkpointer {
     }
     this.#root = root;
     this.snapshots.published(prepared);
+    await this.snapshots.follow(prepared);
   }
 
   #runsOf(cut: Cut): Promise<readonly RunRef[]> {

@@ -13,6 +13,7 @@ import type { SegmentHandles } from '../segment/segment-handles.js';
 import type { SegmentWriter, WriterContext } from '../segment/segment-writer.js';
 import type { StoreFile } from '../store/store.js';
 import type { BlockMap } from './block-map.js';
+import type { Relocation } from './relocation.js';
 import type { SegmentFactory } from './segment-factory.js';
 import { readIndexLbas } from './segment-index.js';
 import type { SegmentTable } from './segment-table.js';
@@ -66,7 +67,7 @@ interface Pace extends RewritePace {
 const UNREADABLE = ['EIO', 'ENOENT', 'ENODATA', 'EUCLEAN', 'EBADMSG'];
 
 interface LiveSlot {
-  readonly slot: number;
+  readonly position: number;
   readonly lba: number;
   readonly sequence: number;
   /** Index of the slot in the chunk. */
@@ -89,6 +90,8 @@ export class Compactor {
   #victim: Segment | undefined;
   #working: Promise<boolean> | undefined;
   #rewriting = false;
+  /** What the rewriting under way moves for snapshots. */
+  #relocation: Relocation | undefined;
   /** Somebody waits for the space that the work under way frees. */
   #hurry = false;
   #stopped = false;
@@ -125,14 +128,16 @@ export class Compactor {
     return this.#working;
   }
 
-  /** Moves everything that these segments hold, of those that can be moved now; false where there was nothing to do. */
-  async rewrite(segments: readonly Segment[], pace: RewritePace): Promise<boolean> {
+  /** Moves everything that these segments hold for the map or for snapshots, of those that can be moved now; false where there was nothing to do. */
+  async rewrite(segments: readonly Segment[], relocation: Relocation, pace: RewritePace): Promise<boolean> {
     while (this.#working !== undefined) await this.#working.catch(() => undefined); // Told to who started it.
     if (this.#stopped) throw new SealbdError('ESHUTDOWN', 'the volume is closed');
     this.#rewriting = true;
+    this.#relocation = relocation;
     this.#working = this.#rewrite(segments, { ...pace, urgent: false }).finally(() => {
       this.#working = undefined;
       this.#rewriting = false;
+      this.#relocation = undefined;
       this.#hurry = false;
     });
     return this.#working;
@@ -149,7 +154,8 @@ export class Compactor {
 
   /** Its blocks can't be moved: they do not authenticate or can not be read, or the file is gone. */
   isStuck(segment: Segment): boolean {
-    return segment.live > 0 && (this.#damaged.has(segment) || segment.lost !== undefined);
+    const isNeeded = segment.live > 0 || this.#options.table.isHeld(segment);
+    return isNeeded && (this.#damaged.has(segment) || segment.lost !== undefined);
   }
 
   #isSealing(segment: Segment): boolean {
@@ -163,8 +169,9 @@ export class Compactor {
       for (const victim of victims()) {
         if (this.#stopped || pace.signal?.aborted || chosen >= blocksMax) break;
         if (this.#rewriting && this.#hurry && chosen > 0) break;
-        if (victim.live === 0 || this.#options.isBusy(victim)) continue;
-        chosen += victim.live;
+        const blocks = this.#blocksToMove(victim);
+        if (blocks === 0 || this.#options.isBusy(victim)) continue;
+        chosen += blocks;
         await this.#compact(victim, pace);
       }
     } catch (error) {
@@ -183,11 +190,21 @@ export class Compactor {
     return worth.sort((a, b) => a.live / a.slots - b.live / b.slots);
   }
 
+  #blocksToMove(segment: Segment): number {
+    return segment.live + (this.#relocation?.blocksOf(segment) ?? 0);
+  }
+
+  /** Whether the map names the slot, or a snapshot does that this work is for. */
+  #isNamed(victim: Segment, position: number, lba: number): boolean {
+    if (this.#options.map.get(lba) === victim.slotAddress(position)) return true;
+    return this.#relocation?.names(victim, position) === true;
+  }
+
   #isMovable(segment: Segment): boolean {
     return (
       segment.sealed &&
       segment.lost === undefined &&
-      segment.live > 0 &&
+      this.#blocksToMove(segment) > 0 &&
       segment.buffers.length === 0 &&
       !this.#damaged.has(segment) &&
       !this.uses(segment) &&
@@ -258,7 +275,7 @@ export class Compactor {
     if (status !== RUN_OK) throw new Error('the key of this volume was taken away');
     if (read < bytes.length) valid.fill(0, Math.floor(read / SLOT_BYTES));
     if (this.#isDamaged(victim, from, valid, lbas)) this.#damaged.add(victim);
-    await this.#move(this.#liveSlots(victim, from, valid), claim);
+    await this.#move(victim, this.#liveSlots(victim, from, valid), claim);
   }
 
   /** Undefined where the medium does not give the bytes: the rest of the segment may be better. */
@@ -283,7 +300,7 @@ export class Compactor {
   #anyLive(victim: Segment, from: number, slots: number, lbas: Float64Array): boolean {
     for (let i = 0; i < slots; i++) {
       const lba = lbas[from + i];
-      if (lba >= 0 && this.#options.map.get(lba) === victim.slotAddress(from + i)) return true;
+      if (lba >= 0 && this.#isNamed(victim, from + i, lba)) return true;
     }
     return false;
   }
@@ -293,8 +310,7 @@ export class Compactor {
     for (let i = 0; i < valid.length; i++) {
       if (valid[i] !== 0) continue;
       if (lbas === undefined) return true;
-      if (lbas[from + i] >= 0 && this.#options.map.get(lbas[from + i]) === victim.slotAddress(from + i))
-        return true;
+      if (lbas[from + i] >= 0 && this.#isNamed(victim, from + i, lbas[from + i])) return true;
     }
     return false;
   }
@@ -304,14 +320,13 @@ export class Compactor {
     for (let at = 0; at < valid.length; at++) {
       if (valid[at] === 0) continue;
       const meta = readSlotMeta(this.#source.bytes, at * SLOT_BYTES);
-      const slot = victim.slotAddress(from + at);
-      if (meta.kind !== SLOT_KIND_DATA || this.#options.map.get(meta.lba) !== slot) continue;
-      live.push({ slot, lba: meta.lba, sequence: meta.sequence, at });
+      if (meta.kind !== SLOT_KIND_DATA || !this.#isNamed(victim, from + at, meta.lba)) continue;
+      live.push({ position: from + at, lba: meta.lba, sequence: meta.sequence, at });
     }
     return live;
   }
 
-  async #move(live: readonly LiveSlot[], claim: ReserveClaim): Promise<void> {
+  async #move(victim: Segment, live: readonly LiveSlot[], claim: ReserveClaim): Promise<void> {
     let next = 0;
     while (next < live.length) {
       const writer = await this.#openWriter(claim);
@@ -322,21 +337,26 @@ export class Compactor {
           throw new SealbdError('ESHUTDOWN', 'compaction was ended');
         continue;
       }
-      next += this.#moveRun(writer, live, next, capacity);
+      next += this.#moveRun(victim, writer, live, next, capacity);
     }
   }
 
   /** Moves live slots that follow each other in every respect, as one run; returns how many were dealt with. */
-  #moveRun(writer: SegmentWriter, live: readonly LiveSlot[], from: number, max: number): number {
-    const { map, table } = this.#options;
+  #moveRun(
+    victim: Segment,
+    writer: SegmentWriter,
+    live: readonly LiveSlot[],
+    from: number,
+    max: number,
+  ): number {
     const first = live[from];
-    if (map.get(first.lba) !== first.slot) return 1; // Overwritten meanwhile.
+    if (!this.#isNamed(victim, first.position, first.lba)) return 1; // Overwritten meanwhile.
     let blocks = 1;
     while (from + blocks < live.length && blocks < max) {
-      const { slot, lba, sequence, at } = live[from + blocks];
+      const { position, lba, sequence, at } = live[from + blocks];
       const follows =
         lba === first.lba + blocks && sequence === first.sequence + blocks && at === first.at + blocks;
-      if (!follows || map.get(lba) !== slot) break;
+      if (!follows || !this.#isNamed(victim, position, lba)) break;
       blocks++;
     }
     const to = writer.segment.slotAddress(writer.position);
@@ -345,14 +365,21 @@ export class Compactor {
     if (sealed instanceof Promise) throw new Error('moved runs are sealed inline');
     this.#options.onGrown(writer.segment);
     this.#dirty.add(writer);
-    for (let i = 0; i < blocks; i++) {
-      map.move(first.lba + i, first.slot + i, to + i);
-      this.#options.onMoved(first.lba + i, first.slot + i, to + i);
-    }
-    table.addLive(to, blocks);
-    table.dropLive(first.slot, blocks);
+    for (let i = 0; i < blocks; i++)
+      this.#moved(victim, first.position + i, first.lba + i, writer.segment, to + i);
     this.movedBlocks += blocks;
     return blocks;
+  }
+
+  /** One block is at another place as well: whoever named the old one names that. */
+  #moved(victim: Segment, position: number, lba: number, target: Segment, to: number): void {
+    const from = victim.slotAddress(position);
+    if (this.#options.map.move(lba, from, to)) {
+      this.#options.onMoved(lba, from, to);
+      victim.live--;
+      target.live++;
+    }
+    this.#relocation?.note(victim, position, target, to);
   }
 
   async #openWriter(claim: ReserveClaim): Promise<SegmentWriter> {

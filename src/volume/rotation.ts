@@ -8,7 +8,10 @@ import { BLOCK_BYTES, SEGMENT_SLOTS } from '../base/limits.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { SuiteId } from '../segment/format.js';
 import type { Segment } from '../segment/segment.js';
+import type { RewritePace } from './compactor.js';
 import type { Engine } from './engine.js';
+import { Relocation } from './relocation.js';
+import type { Snapshot, Snapshots } from './snapshots.js';
 
 export interface RewriteOptions {
   readonly clock: Clock;
@@ -27,6 +30,10 @@ const REPORT_SHARE = 20;
 const REPORT_MS_MIN = 250;
 /** Between two checkpoints, each of which walks over all segments too: a part of them, and a large segment's worth of blocks. */
 const BATCHES_A_VOLUME = 256;
+/** Segments that snapshots hold: it takes 144 KiB of memory for each to remember where their slots went. */
+const HELD_A_BATCH_MAX = 1024;
+
+const NO_ROOM_FOR_MAP = 'no room to write the map anew under the new DEK';
 
 /**
  * From now on segments, map files and roots are under this DEK, which the superblock names as pending. Resolves when the
@@ -38,7 +45,10 @@ export async function switchKey(engine: Engine, id: number, key: KeyHandle, suit
   await spares.purge();
   await head.moveTo(id);
   await checkpointer.run();
-  if (!isSwitched(engine)) throw new SealbdError('ENOSPC', 'no room to write the map anew under the new DEK');
+  if (isSwitched(engine)) return;
+  const { stuck } = checkpointer.snapshots;
+  if (stuck.length > 0) throw new SealbdError('INTEGRITY', snapshotReason(stuck));
+  throw new SealbdError('ENOSPC', NO_ROOM_FOR_MAP);
 }
 
 /**
@@ -51,19 +61,25 @@ export function isSwitched({ keys, checkpointer }: Engine): boolean {
   return !keys.plain || checkpointer.deksOnDisk.size === 1;
 }
 
-/** Bytes of the device that are under the sealing DEK, and all that are mapped. */
+/** Blocks of it that the map or snapshots name, or a few more where several of them name the same. */
+function named({ live, held, slots }: Segment): number {
+  return Math.min(slots, live + held);
+}
+
+/** Bytes that are under the sealing DEK, and all that the device and its snapshots have. */
 export function rewritten({ table, keys }: Engine): { doneBytes: number; totalBytes: number } {
   let [done, total] = [0, 0];
   for (const segment of table.all()) {
-    total += segment.live;
-    if (segment.dekId === keys.sealing.id) done += segment.live;
+    total += named(segment);
+    if (segment.dekId === keys.sealing.id) done += named(segment);
   }
   return { doneBytes: done * BLOCK_BYTES, totalBytes: total * BLOCK_BYTES };
 }
 
-/** DEKs that a segment, the root or a map file is under, or plaintext that is not erased yet (0). */
+/** DEKs that a segment, the root, a map file or what is pinned is under, or plaintext that is not erased yet (0). */
 export function deksInUse({ table, checkpointer, eraser }: Engine): Set<number> {
   const ids = new Set(checkpointer.deksOnDisk);
+  for (const { dekId } of checkpointer.snapshots.runsPinned()) ids.add(dekId);
   for (const segment of table.all()) ids.add(segment.dekId);
   if (eraser.pending > 0) ids.add(0);
   return ids;
@@ -76,12 +92,14 @@ export function isRewritten(engine: Engine): boolean {
 }
 
 /**
- * Rewrites everything that is under another DEK. When it resolves, nothing in the store depends on one. Rejects with
- * INTEGRITY where blocks can't be read any more: all others were rewritten, and those keep their DEK.
+ * Rewrites everything that is under another DEK, of snapshots too, and waits for what is pinned. When it resolves, nothing in
+ * the store depends on one. Rejects with INTEGRITY where blocks can't be read any more: all others were rewritten, and those
+ * keep their DEK.
  */
 export async function rewriteAll(engine: Engine, options: RewriteOptions): Promise<void> {
   const { compactor, checkpointer, spares, eraser, keys, table } = engine;
   const { clock, signal } = options;
+  const { snapshots } = checkpointer;
   const report = reporter(engine, options);
   report(true);
   const foreign = (): Segment[] => [...table.all()].filter((segment) => segment.dekId !== keys.sealing.id);
@@ -89,42 +107,78 @@ export async function rewriteAll(engine: Engine, options: RewriteOptions): Promi
   let idle = 0;
   while (queue.length > 0 || !isRewritten(engine)) {
     const batch = takeBatch(queue, table.count);
-    let noRoom: unknown;
-    const moved = await compactor
-      // Its last file too, where nothing else has made room: each segment that is moved gives one back.
-      .rewrite(batch, { signal, onChunk: () => report(false), claim: idle === 0 ? 'all-but-one' : 'all' })
-      .catch((error: unknown) => {
-        if (!isSealbdError(error, 'ENOSPC')) throw error;
-        // The switch may have used the reserve: what the checkpoint lets go of brings it back.
-        noRoom = error;
-        return false;
-      });
+    // Its last file too, where nothing else has made room: each segment that is moved gives one back.
+    const claim = idle === 0 ? 'all-but-one' : 'all';
+    const pace = { signal, onChunk: () => report(false), claim } as const;
+    const pass = await rewriteBatch(engine, batch, queue.length > 0, pace);
     if (signal.aborted) throw new SealbdError('FAILED', 'the re-encryption was ended before it was done');
-    // What clients overwrote since needs no checkpoint.
-    if (!moved && noRoom === undefined && queue.length > 0) continue;
-    await checkpointer.run();
     report(false);
-    if (queue.length > 0 && noRoom === undefined) continue;
+    if (queue.length > 0 && pass.noRoom === undefined) continue;
     queue = foreign();
-    if (moved) idle = 0;
-    if (moved || isRewritten(engine)) continue;
-    if (queue.length > 0 && queue.every((segment) => compactor.isStuck(segment)))
-      throw new SealbdError('INTEGRITY', stuckReason(queue));
+    if (pass.moved) idle = 0;
+    if (pass.moved || isRewritten(engine)) continue;
+    if (
+      queue.length > 0 &&
+      queue.every((segment) => compactor.isStuck(segment) || snapshots.keepsStuck(segment))
+    )
+      throw new SealbdError('INTEGRITY', stuckReason(queue, snapshots));
     if (eraser.failure !== undefined)
       throw new SealbdError('EIO', `plaintext is left that can not be overwritten: ${eraser.failure}`);
-    if (idle === IDLE_ROUNDS_MAX)
-      throw noRoom ?? new SealbdError('ENOSPC', 'no room to write the map anew under the new DEK');
-    await sleep(clock, Math.min(BUSY_WAIT_MAX_MS, BUSY_WAIT_MS * 2 ** idle++));
+    // A backup, say, ends some time.
+    const isWaiting = snapshots.pinsOthers(keys.sealing.id);
+    if (idle === IDLE_ROUNDS_MAX && !isWaiting)
+      throw pass.noRoom ?? new SealbdError('ENOSPC', NO_ROOM_FOR_MAP);
+    await sleep(clock, Math.min(BUSY_WAIT_MAX_MS, BUSY_WAIT_MS * 2 ** idle));
+    if (idle < IDLE_ROUNDS_MAX) idle++;
   }
   await spares.purge();
   report(true);
 }
 
+interface Pass {
+  readonly moved: boolean;
+  /** Why not all of it could be moved, or counted. */
+  readonly noRoom: unknown;
+}
+
+/** Moves what these segments hold, and has a checkpoint say so; where that was nothing it may wait for more to come. */
+async function rewriteBatch(
+  engine: Engine,
+  batch: readonly Segment[],
+  moreToCome: boolean,
+  pace: RewritePace,
+): Promise<Pass> {
+  const { compactor, checkpointer, table } = engine;
+  const relocation = await Relocation.of(batch, table, checkpointer.snapshots);
+  try {
+    let noRoom: unknown;
+    let moved = await compactor.rewrite(batch, relocation, pace).catch((error: unknown) => {
+      if (!isSealbdError(error, 'ENOSPC')) throw error;
+      // The switch may have used the reserve: what the checkpoint lets go of brings it back.
+      noRoom = error;
+      return false;
+    });
+    // What clients overwrote since needs no checkpoint.
+    if (pace.signal?.aborted || (!moved && noRoom === undefined && moreToCome)) return { moved, noRoom };
+    await checkpointer.relocate(relocation);
+    if (relocation.moves > 0 && !relocation.published) {
+      noRoom ??= new SealbdError('ENOSPC', 'no room to write the map of a snapshot anew');
+      moved = false;
+    }
+    return { moved, noRoom };
+  } finally {
+    relocation.release();
+  }
+}
+
 function takeBatch(queue: Segment[], segments: number): Segment[] {
   const count = Math.ceil(segments / BATCHES_A_VOLUME);
-  let taken = 0;
-  for (let blocks = 0; taken < queue.length && (taken < count || blocks < SEGMENT_SLOTS); taken++)
-    blocks += queue[taken].live;
+  let [taken, blocks, held] = [0, 0, 0];
+  while (taken < queue.length && held < HELD_A_BATCH_MAX && (taken < count || blocks < SEGMENT_SLOTS)) {
+    blocks += named(queue[taken]);
+    if (queue[taken].held > 0) held++;
+    taken++;
+  }
   return queue.splice(0, taken);
 }
 
@@ -141,7 +195,13 @@ function reporter(engine: Engine, { clock, onProgress }: RewriteOptions): (alway
   };
 }
 
-function stuckReason(segments: readonly Segment[]): string {
-  const blocks = segments.reduce((sum, segment) => sum + segment.live, 0);
-  return `${blocks} blocks can not be read and so not be re-encrypted; "sealbd volume verify" lists them: once they are overwritten or trimmed, the rest of the re-encryption can be done`;
+function stuckReason(segments: readonly Segment[], snapshots: Snapshots): string {
+  if (segments.some((segment) => snapshots.keepsStuck(segment))) return snapshotReason(snapshots.stuck);
+  const blocks = segments.reduce((sum, segment) => sum + named(segment), 0);
+  return `${blocks} blocks can not be read and so not be re-encrypted; "sealbd volume verify" lists them: once they are overwritten or trimmed, and snapshots that have them deleted, the rest of the re-encryption can be done`;
+}
+
+function snapshotReason(snapshots: readonly Snapshot[]): string {
+  const names = snapshots.map(({ name }) => `"${name}"`).join(', ');
+  return `what damaged snapshots hold can not be re-encrypted: ${names}; once they are deleted, the rest can be done`;
 }

@@ -1,5 +1,5 @@
 /** Reads the map files of a root or a snapshot from the store, and loads what a root says. */
-import { errnoOf, SealbdError } from '../base/errors.js';
+import { errnoOf, isSealbdError, SealbdError } from '../base/errors.js';
 import type { KeyHandle } from '../native/addon.js';
 import { Segment } from '../segment/segment.js';
 import type { Store, StoreFile } from '../store/store.js';
@@ -160,6 +160,12 @@ async function openRun({ store, uuid, deks }: RunFilesOptions, run: RunRef): Pro
     await file.close();
     throw error;
   }
+}
+
+/** True where what a map file should say can't be had: it does not authenticate, is missing, or the disk does not give it. */
+export function isUnreadable(error: unknown): boolean {
+  if (isSealbdError(error, 'INTEGRITY')) return true;
+  return errnoOf(error) === 'EIO' && error instanceof Error && 'syscall' in error && error.syscall === 'read';
 }
 
 async function openMapFile(store: Store, name: string): Promise<StoreFile> {

@@ -1,17 +1,21 @@
 /** The snapshots that the checkpoint root names, and the cuts that are kept for the moment (docs/FORMAT.md, "Snapshots"). */
 import type { Clock } from '../base/clock.js';
-import { errnoOf, isSealbdError, messageOf, SealbdError } from '../base/errors.js';
+import { messageOf, SealbdError } from '../base/errors.js';
 import { BLOCK_BYTES, SLOT_BYTES, SNAPSHOTS_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { Segment } from '../segment/segment.js';
 import { isDiskFull } from '../store/disk-full.js';
-import type { ChangeLog } from './change-log.js';
+import { ChangeLog } from './change-log.js';
 import type { RunRef, SnapshotEntry } from './checkpoint-root.js';
 import type { MapRuns } from './map-runs.js';
 import { type CutFacts, Pin, type PinOptions } from './pin.js';
-import { type RunFilesOptions, readTable } from './run-files.js';
+import type { Relocation } from './relocation.js';
+import { isUnreadable, type RunFilesOptions, readRuns, readTable } from './run-files.js';
 import type { Holds, SegmentTable } from './segment-table.js';
 import type { SparePool } from './spare-pool.js';
+import type { VolumeKeys } from './volume-keys.js';
+
+const CHECKPOINTS_TO_ANEW = 16;
 
 /** A durable snapshot. */
 export class Snapshot {
@@ -21,6 +25,8 @@ export class Snapshot {
   holds: Holds;
   /** Why it can't be used, where that is so: then nobody knows which segments it needs. */
   readonly problem: string | undefined;
+  /** Why its map can't be read, where that was found: its blocks can't be moved. */
+  unreadable: string | undefined;
   /** Has a map of it in memory, perhaps, which must follow where its blocks are moved. */
   reader: { follow(moved: ChangeLog): Promise<void> } | undefined;
 
@@ -57,9 +63,18 @@ interface Request {
 /** A cut that is to be kept, from the step in which it was made on. */
 export type Kept = Request & { readonly pin: Pin };
 
+/** What becomes of a snapshot whose blocks were moved, or whose map files are written anew. */
+interface Changed {
+  readonly snapshot: Snapshot;
+  readonly entry: SnapshotEntry;
+  readonly holds: Holds;
+  readonly moved: ChangeLog;
+}
+
 /** What a root says of snapshots, and what is so once it is durable. */
 export interface Prepared {
   readonly entries: readonly SnapshotEntry[];
+  readonly changed: readonly Changed[];
   readonly kept: readonly { readonly kept: Kept; readonly made: Snapshot | undefined }[];
 }
 
@@ -67,7 +82,9 @@ export interface SnapshotsOptions extends RunFilesOptions {
   readonly table: SegmentTable;
   readonly spares: SparePool;
   readonly runs: MapRuns;
+  readonly keys: VolumeKeys;
   readonly clock: Clock;
+  readonly log: Logger;
   readonly snapshots: readonly Snapshot[];
   /** Nothing writes the file of the segment any more. */
   isFinal(segment: Segment): boolean;
@@ -89,7 +106,7 @@ export async function loadSnapshots(
       table.hold(holds);
       snapshots.push(new Snapshot(entry, holds));
     } catch (error) {
-      if (!isSealbdError(error, 'INTEGRITY') && errnoOf(error) !== 'EIO') throw error;
+      if (!isUnreadable(error)) throw error;
       const reason = messageOf(error);
       log.error({ snapshot: entry.name, reason }, 'a snapshot is damaged; what it may need is kept');
       table.heldBelowId = Math.max(table.heldBelowId, entry.segmentIdEnd);
@@ -124,6 +141,8 @@ export class Snapshots {
   readonly #requests: Request[] = [];
   /** Those that are not, or not yet, snapshots of a durable root. */
   readonly #pins = new Set<Pin>();
+  /** Checkpoints until map files under another DEK are tried again to be written anew. */
+  #anewIn = 0;
   readonly #pinOptions: PinOptions;
 
   constructor(options: SnapshotsOptions) {
@@ -208,9 +227,35 @@ export class Snapshots {
     return pin;
   }
 
-  /** Writes the files that a root needs which names `runs` as the map, and says what it is to name besides. */
-  async prepare(runs: readonly RunRef[], kept: readonly Kept[]): Promise<Prepared> {
-    const entries = this.#list.map((snapshot) => snapshot.entry);
+  /**
+   * Writes the files that a root needs which names `runs` as the map, and says what it is to name besides. `segmentIdEnd` is
+   * above the ids of all segments.
+   */
+  async prepare(
+    runs: readonly RunRef[],
+    kept: readonly Kept[],
+    relocation: Relocation | undefined,
+    segmentIdEnd: number,
+  ): Promise<Prepared> {
+    const list = this.#list;
+    const changed: Changed[] = [];
+    let full = false;
+    for (const snapshot of list) {
+      try {
+        const change = await this.#change(snapshot, relocation, segmentIdEnd);
+        if (change !== undefined) changed.push(change);
+      } catch (error) {
+        // It stays as it is: where its blocks were moved from stays too.
+        if (isUnreadable(error)) this.noteUnreadable(snapshot, error);
+        else if (isDiskFull(error)) full = true;
+        else throw error;
+      }
+    }
+    if (full) this.#anewIn = CHECKPOINTS_TO_ANEW;
+    if (relocation !== undefined) relocation.published = !full;
+    const entries = list.map((snapshot) => {
+      return changed.find((change) => change.snapshot === snapshot)?.entry ?? snapshot.entry;
+    });
     const prepared: { kept: Kept; made: Snapshot | undefined }[] = [];
     for (const one of kept) {
       try {
@@ -222,7 +267,62 @@ export class Snapshots {
         this.failed([one], new SealbdError('ENOSPC', messageOf(error), { cause: error }));
       }
     }
-    return { entries, kept: prepared };
+    if (this.#anewIn > 0) this.#anewIn--;
+    return { entries, changed, kept: prepared };
+  }
+
+  async #change(
+    snapshot: Snapshot,
+    relocation: Relocation | undefined,
+    segmentIdEnd: number,
+  ): Promise<Changed | undefined> {
+    const { entry, holds, problem, unreadable } = snapshot;
+    if (problem !== undefined || unreadable !== undefined) return undefined;
+    const { runs, keys } = this.#options;
+    const moved = new ChangeLog();
+    const follows = relocation?.concerns(holds) === true;
+    const after = follows
+      ? await relocation.follow(readRuns(this.#options, entry.runs), holds, moved)
+      : holds;
+    const foreign = [entry.table, ...entry.runs].some((run) => run.dekId !== keys.sealing.id);
+    if (moved.changes === 0 && !(foreign && this.#anewIn === 0)) return undefined;
+    const next = {
+      ...entry,
+      segmentIdEnd,
+      runs: await runs.extendSnapshot(entry.runs, moved),
+      table: await runs.writeTable(tableOf(after)),
+    };
+    return { snapshot, entry: next, holds: after, moved };
+  }
+
+  /** Its blocks and files stay under the DEK that they are under. */
+  noteUnreadable(snapshot: Snapshot, error: unknown): void {
+    if (snapshot.unreadable !== undefined) return;
+    snapshot.unreadable = messageOf(error);
+    this.#options.log.error(
+      { snapshot: snapshot.name, reason: snapshot.unreadable },
+      'the map of a snapshot can not be read; what it holds stays where it is',
+    );
+  }
+
+  /** Those that can't be rewritten until they are deleted. */
+  get stuck(): readonly Snapshot[] {
+    return this.#list.filter(({ problem, unreadable }) => problem !== undefined || unreadable !== undefined);
+  }
+
+  /** Whether one that can't be rewritten keeps the segment. */
+  keepsStuck(segment: Segment): boolean {
+    if (segment.id < this.#options.table.heldBelowId) return true;
+    return this.stuck.some(({ holds }) => holds.has(segment));
+  }
+
+  /** Whether a pin needs something under another DEK than this one: it is waited for. */
+  pinsOthers(dekId: number): boolean {
+    for (const { holds, files } of this.#pins) {
+      if (files.some((run) => run.dekId !== dekId)) return true;
+      for (const segment of holds.keys()) if (segment.dekId !== dekId) return true;
+    }
+    return false;
   }
 
   async #make(mapRuns: readonly RunRef[], { name, pin }: Kept): Promise<Snapshot | undefined> {
@@ -242,7 +342,13 @@ export class Snapshots {
   }
 
   /** A root that says what was prepared is durable. */
-  published({ kept }: Prepared): void {
+  published({ changed, kept }: Prepared): void {
+    for (const { snapshot, entry, holds } of changed) {
+      this.#options.table.hold(holds);
+      this.#options.table.release(snapshot.holds);
+      snapshot.entry = entry;
+      snapshot.holds = holds;
+    }
     for (const { kept: one, made } of kept) {
       if (made !== undefined) {
         this.#pins.delete(one.pin); // What it holds is the snapshot's.
@@ -250,6 +356,11 @@ export class Snapshots {
       }
       one.resolve(one.pin);
     }
+  }
+
+  /** Has the maps in memory name what the published root names. Nothing that they named before may go until that is done. */
+  async follow({ changed }: Prepared): Promise<void> {
+    for (const { snapshot, moved } of changed) await snapshot.reader?.follow(moved);
   }
 
   /** It is not. */

@@ -10,6 +10,7 @@ import type { SegmentReader } from '../segment/segment-reader.js';
 import type { Store } from '../store/store.js';
 import { type BlockMap, UNMAPPED } from './block-map.js';
 import type { Pin } from './pin.js';
+import { isUnreadable } from './run-files.js';
 import type { SegmentTable } from './segment-table.js';
 import type { Snapshot, Snapshots } from './snapshots.js';
 
@@ -131,7 +132,7 @@ class BlockCheck {
     try {
       await this.#pinned(pin);
     } catch (error) {
-      if (!isSealbdError(error, 'INTEGRITY')) throw error;
+      if (!isUnreadable(error)) throw error;
       return [`${what}: ${messageOf(error)}`];
     } finally {
       await pin.release();

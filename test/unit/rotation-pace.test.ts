@@ -8,6 +8,7 @@ import { Arena } from '../../src/native/arena.js';
 import type { Segment } from '../../src/segment/segment.js';
 import { FsStore } from '../../src/store/fs-store.js';
 import { type Engine, openEngine } from '../../src/volume/engine.js';
+import { Relocation } from '../../src/volume/relocation.js';
 import { defaultTuning } from '../../src/volume/tuning.js';
 import { VolumeKeys } from '../../src/volume/volume-keys.js';
 import { expectNoLeakedSlots, memoryDirectory } from '../support/key-fixtures.js';
@@ -81,8 +82,11 @@ async function switched(clock: Clock): Promise<Engine> {
 const oldOnes = ({ table }: Engine) =>
   [...table.all()].filter(({ dekId, live }) => dekId === 1 && live === SEGMENT_SLOTS);
 
-const rewrite = ({ compactor }: Engine, victims: Segment[], onChunk: () => void): Promise<boolean> =>
-  compactor.rewrite(victims, { onChunk, claim: 'all-but-one' });
+async function rewrite(engine: Engine, victims: Segment[], onChunk: () => void): Promise<boolean> {
+  const { compactor, checkpointer, table } = engine;
+  const relocation = await Relocation.of(victims, table, checkpointer.snapshots);
+  return compactor.rewrite(victims, relocation, { onChunk, claim: 'all-but-one' });
+}
 
 it('an urgent round ends with the segment at work, and the rewriting makes no pause until then', async () => {
   const clock = new CountingClock();

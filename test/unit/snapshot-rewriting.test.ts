@@ -1,0 +1,256 @@
+/** Re-encryption, and the conversion of a `none` volume, with snapshots. */
+import { rmSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import { Arena } from '../../src/native/arena.js';
+import type { RunBatch } from '../../src/volume/map-file/run-batch.js';
+import { RotatingVolume, rejection } from '../support/rotating-volume.js';
+import { readSnapshot } from '../support/snapshot-reader.js';
+import { BLOCK } from '../support/volume-harness.js';
+
+const BLOCKS = 1024;
+const full = Object.assign(new Error('disk full'), { code: 'ENOSPC' });
+
+/** Which version each block of a snapshot has; 0: zeros. */
+async function versionsOf(subject: RotatingVolume, name: string): Promise<number[]> {
+  const io = new Arena(1 << 20);
+  try {
+    const bytes = await readSnapshot(subject.volume, name, io);
+    return versionsIn(bytes);
+  } finally {
+    io.free();
+  }
+}
+
+function versionsIn(bytes: Uint8Array): number[] {
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+  return Array.from({ length: bytes.length / BLOCK }, (_, lba) => {
+    const version = words[(lba * BLOCK) / 4 + 1];
+    if (version !== 0) expect(words[(lba * BLOCK) / 4]).toBe(lba);
+    return version;
+  });
+}
+
+const versions = (...pieces: [blocks: number, version: number][]): number[] =>
+  pieces.flatMap(([blocks, version]) => Array.from({ length: blocks }, () => version));
+
+/** Two snapshots that share some blocks with the volume and with each other. */
+async function withSnapshots(suite: 0 | 1 | 2 = 2): Promise<RotatingVolume> {
+  const subject = await RotatingVolume.create({ suite, blocks: BLOCKS });
+  await subject.fill(1, 0, 600);
+  await subject.volume.createSnapshot('a');
+  await subject.fill(2, 100, 300);
+  await subject.volume.createSnapshot('b');
+  await subject.fill(3, 200, 700);
+  return subject;
+}
+
+async function expectSnapshots(subject: RotatingVolume): Promise<void> {
+  expect(await versionsOf(subject, 'a')).toEqual(versions([600, 1], [424, 0]));
+  expect(await versionsOf(subject, 'b')).toEqual(versions([100, 1], [200, 2], [300, 1], [424, 0]));
+  await subject.expectData();
+}
+
+async function rewriteToTheEnd(subject: RotatingVolume): Promise<void> {
+  await subject.rewrite();
+  await subject.dropOld();
+}
+
+const verified = ({ volume }: RotatingVolume) =>
+  volume.verify({ signal: new AbortController().signal, onProgress: () => undefined });
+
+describe.each([
+  { suite: 2 as const, name: 'aes-256-gcm' },
+  { suite: 1 as const, name: 'aes-256-ctr' },
+])('re-encryption with snapshots, $name', ({ suite }) => {
+  it('leaves nothing under the old DEK, and snapshots read as before', async () => {
+    const subject = await withSnapshots(suite);
+    await subject.rotate(true);
+    await expectSnapshots(subject);
+    await rewriteToTheEnd(subject);
+    expect(subject.deks).toEqual(['2 active']);
+    await expectSnapshots(subject);
+    expect(await verified(subject)).toMatchObject({ lost: [], problems: [] });
+    await subject.stop();
+    subject.expectAllUnder(2);
+    await subject.open();
+    await expectSnapshots(subject);
+    // Shared blocks are still shared: they were moved once.
+    const { storedBytes } = subject.volume.stats();
+    expect(storedBytes).toBeLessThan((700 + 300 + 200 + 200) * 4128);
+    await subject.volume.deleteSnapshot('a');
+    await subject.volume.deleteSnapshot('b');
+    await subject.volume.compact();
+    expect(subject.volume.stats().snapshotBytes).toBe(0);
+    await subject.expectData();
+  });
+});
+
+describe('re-encryption with snapshots', () => {
+  it('rewrites those made meanwhile, and spares those deleted meanwhile', async () => {
+    const subject = await withSnapshots();
+    await subject.rotate(true);
+    let made = false;
+    const rewriting = subject.rewrite(() => {
+      if (made) return;
+      made = true;
+      void subject.volume.createSnapshot('c');
+      void subject.volume.deleteSnapshot('a');
+    });
+    await rewriting;
+    await subject.dropOld();
+    expect(subject.deks).toEqual(['2 active']);
+    expect(subject.volume.snapshots.list().map(({ name }) => name)).toEqual(['b', 'c']);
+    expect(await versionsOf(subject, 'c')).toEqual(versions([100, 1], [100, 2], [500, 3], [324, 0]));
+    expect(await versionsOf(subject, 'b')).toEqual(versions([100, 1], [200, 2], [300, 1], [424, 0]));
+    await subject.expectData();
+  });
+
+  it('goes on under a client that reads a snapshot all the while', async () => {
+    const subject = await withSnapshots();
+    await subject.rotate(true);
+    const device = subject.volume.snapshots.device('b')!;
+    const detach = device.attach(() => undefined);
+    const io = new Arena(4 << 20);
+    let ended = false;
+    let reads = 0;
+    const reading = (async () => {
+      while (!ended || reads < 2) {
+        await device.read(io, 0, 0, BLOCKS * BLOCK);
+        expect(versionsIn(io.bytes.slice(0, BLOCKS * BLOCK))).toEqual(
+          versions([100, 1], [200, 2], [300, 1], [424, 0]),
+        );
+        reads++;
+        await setImmediate();
+      }
+    })();
+    await rewriteToTheEnd(subject);
+    ended = true;
+    await reading;
+    expect(subject.deks).toEqual(['2 active']);
+    await device.read(io, 0, 0, BLOCKS * BLOCK);
+    expect(versionsIn(io.bytes.slice(0, BLOCKS * BLOCK))).toEqual(
+      versions([100, 1], [200, 2], [300, 1], [424, 0]),
+    );
+    detach();
+    io.free();
+  });
+
+  it('waits for what is pinned', async () => {
+    const subject = await withSnapshots();
+    const pin = await subject.volume.pin();
+    await subject.rotate(true);
+    let done = false;
+    const rewriting = subject.rewrite().then(() => {
+      done = true;
+    });
+    // Everything else is moved by then.
+    await expect
+      .poll(() => subject.volume.rewritten(), { timeout: 20_000 })
+      .toSatisfy(({ doneBytes, totalBytes }) => totalBytes - doneBytes <= 700 * BLOCK && doneBytes > 0);
+    expect(subject.volume.deksInUse()).toContain(1);
+    let blocks = 0;
+    for await (const batch of pin.runs() as AsyncIterable<RunBatch>)
+      for (let i = 0; i < batch.count; i++) blocks += batch.blocks[i];
+    expect([done, blocks]).toEqual([false, 700]);
+    await pin.release();
+    await rewriting;
+    await subject.dropOld();
+    expect(subject.deks).toEqual(['2 active']);
+    await expectSnapshots(subject);
+  }, 30_000);
+
+  it('says which damaged snapshot keeps it from ending, and ends when that is deleted', async () => {
+    const subject = await withSnapshots();
+    const entry = subject.volume.snapshots.list().find(({ name }) => name === 'a')!;
+    expect(entry.problem).toBeUndefined();
+    const tables = await tableFiles(subject);
+    await subject.stop();
+    rmSync(subject.file(tables[0]));
+    await subject.open();
+    await subject.rotate(true);
+    expect(await rejection(subject.rewrite())).toMatchObject({
+      code: 'INTEGRITY',
+      message: expect.stringContaining('"a"'),
+    });
+    await subject.dropOld();
+    expect(subject.deks).toEqual(['1 retired', '2 active']);
+    await subject.volume.deleteSnapshot('a');
+    await rewriteToTheEnd(subject);
+    expect(subject.deks).toEqual(['2 active']);
+    expect(await versionsOf(subject, 'b')).toEqual(versions([100, 1], [200, 2], [300, 1], [424, 0]));
+  }, 30_000);
+
+  it('fails where there is no room for the maps of snapshots, loses nothing, and can be done later', async () => {
+    const subject = await withSnapshots();
+    await subject.rotate(true);
+    subject.store.onCreate = async (name) => {
+      if (name.startsWith('map-')) throw full;
+    };
+    expect(await rejection(subject.rewrite())).toMatchObject({ code: 'ENOSPC' });
+    await expectSnapshots(subject);
+    subject.store.onCreate = async () => undefined;
+    await rewriteToTheEnd(subject);
+    expect(subject.deks).toEqual(['2 active']);
+    await expectSnapshots(subject);
+    await subject.stop();
+    subject.expectAllUnder(2);
+    await subject.open();
+  }, 30_000);
+
+  it('lets the volume be rolled back to one, in the middle or afterwards', async () => {
+    const subject = await withSnapshots();
+    await subject.rotate(true);
+    await subject.volume.rollBack('a', 10_000);
+    await subject.stop();
+    await subject.open();
+    await rewriteToTheEnd(subject);
+    expect(subject.deks).toEqual(['2 active']);
+    await subject.volume.createSnapshot('now');
+    expect(await versionsOf(subject, 'now')).toEqual(versions([600, 1], [424, 0]));
+    await subject.volume.rollBack('b', 10_000);
+    await subject.stop();
+    subject.expectAllUnder(2);
+    await subject.open();
+    await subject.volume.createSnapshot('then');
+    expect(await versionsOf(subject, 'then')).toEqual(versions([100, 1], [200, 2], [300, 1], [424, 0]));
+  });
+});
+
+describe('the conversion of a none volume with snapshots', () => {
+  it('leaves no plaintext of them, and they read as before', async () => {
+    const subject = await withSnapshots(0);
+    expect(subject.plainFiles).not.toEqual([]);
+    await subject.convert();
+    await expectSnapshots(subject);
+    await rewriteToTheEnd(subject);
+    expect(subject.deks).toEqual(['1 active']);
+    expect(subject.header.superblock.plain).toBe(false);
+    await expectSnapshots(subject);
+    await subject.stop();
+    expect(subject.plainFiles).toEqual([]);
+    subject.expectAllUnder(1);
+    await subject.open();
+    await expectSnapshots(subject);
+  });
+});
+
+/** The map files that tables of snapshots are, oldest first. */
+async function tableFiles(subject: RotatingVolume): Promise<string[]> {
+  const root = (await subject.store.readSmall('checkpoint'))!;
+  let at = 104 + 72 * root.readUInt32LE(76);
+  const files: string[] = [];
+  const count = root.readUInt32LE(at);
+  at += 4;
+  for (let i = 0; i < count; i++) {
+    const [nameBytes, runs] = [root.readUInt16LE(at + 40), root.readUInt16LE(at + 42)];
+    files.push(
+      `map-${root
+        .readBigUInt64LE(at + 48)
+        .toString(16)
+        .padStart(16, '0')}`,
+    );
+    at += 48 + 72 * (1 + runs) + nameBytes;
+  }
+  return files;
+}
