@@ -1,6 +1,7 @@
 /** What the admin API asks of the daemon. Everything rejects with a SealbdError. */
 import type { z } from 'zod';
 import type {
+  backUpVolumeSchema,
   createVolumeSchema,
   DaemonStatus,
   EncryptVolume,
@@ -11,6 +12,7 @@ import type {
   KeyStatus,
   KeyUsage,
   RotatedKey,
+  restoreVolumeSchema,
   SnapshotInfo,
   VolumeInfo,
 } from './schemas.js';
@@ -43,6 +45,14 @@ export interface AdminBackend {
   deleteSnapshot(name: string, snapshot: string, caller: Caller): Promise<void>;
   /** Makes the volume what the snapshot is. */
   rollBack(name: string, snapshot: string, caller: Caller): Promise<VolumeInfo>;
+  /** Makes another volume of it. */
+  cloneSnapshot(name: string, snapshot: string, newName: string, caller: Caller): Promise<JobInfo>;
+  backUpVolume(name: string, request: z.output<typeof backUpVolumeSchema>, caller: Caller): Promise<JobInfo>;
+  restoreVolume(
+    name: string,
+    request: z.output<typeof restoreVolumeSchema>,
+    caller: Caller,
+  ): Promise<JobInfo>;
 
   /** Every volume that has a key. */
   keyStatus(): Promise<KeyStatus[]>;

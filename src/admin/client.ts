@@ -61,6 +61,13 @@ export class AdminClient {
   rollBack = (name: string, snapshot: string) =>
     this.#call('POST', `${snapshotPath(name, snapshot)}/rollback`, volumeInfoSchema);
 
+  cloneSnapshot = (name: string, snapshot: string, newName: string) =>
+    this.#call('POST', `${snapshotPath(name, snapshot)}/clone`, jobInfoSchema, { name: newName });
+  backUpVolume = (name: string, body: { path: string; base?: string | undefined; salvage: boolean }) =>
+    this.#call('POST', volumePath(name, 'backup'), jobInfoSchema, body);
+  restoreVolume = (name: string, body: { path: string; salvage: boolean }) =>
+    this.#call('POST', volumePath(name, 'restore'), jobInfoSchema, body);
+
   keyStatus = (name?: string) =>
     this.#call('GET', name === undefined ? '/v1/keys' : keyPath(name), z.array(keyStatusSchema));
   checkVolumeKey = (name: string) => this.#call('POST', keyPath(name, 'check'), z.array(keyStatusSchema));

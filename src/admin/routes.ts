@@ -4,7 +4,9 @@ import { z } from 'zod';
 import { SealbdError } from '../base/errors.js';
 import type { AdminBackend, Caller } from './backend.js';
 import {
+  backUpVolumeSchema,
   CLI_AGENT,
+  cloneSnapshotSchema,
   createSnapshotSchema,
   createVolumeSchema,
   encryptVolumeSchema,
@@ -24,6 +26,7 @@ import {
   passphraseSchema,
   resizeVolumeSchema,
   restoreHeaderSchema,
+  restoreVolumeSchema,
   rotatedSchema,
   rotateKeySchema,
   setKeySchema,
@@ -74,6 +77,7 @@ export function addRoutes(app: FastifyInstance, backend: AdminBackend): void {
   });
   addVolumeRoutes(add, backend);
   addSnapshotRoutes(add, backend);
+  addBackupRoutes(add, backend);
   addKeyRoutes(add, backend);
   addJobRoutes(add, backend);
   app.get('/metrics', async (_request, reply) => {
@@ -192,6 +196,31 @@ function addSnapshotRoutes(add: Add, backend: AdminBackend): void {
     body: none,
     answer: volumeInfoSchema,
     run: (_, name, caller, snapshot) => backend.rollBack(name, snapshot, caller),
+  });
+}
+
+/** Jobs that copy volumes. The id is that of the volume that is backed up, or made. */
+function addBackupRoutes(add: Add, backend: AdminBackend): void {
+  add({
+    method: 'POST',
+    url: '/v1/volumes/:id/backup',
+    body: backUpVolumeSchema,
+    answer: jobInfoSchema,
+    run: (body, name, caller) => backend.backUpVolume(name, body, caller),
+  });
+  add({
+    method: 'POST',
+    url: '/v1/volumes/:id/restore',
+    body: restoreVolumeSchema,
+    answer: jobInfoSchema,
+    run: (body, name, caller) => backend.restoreVolume(name, body, caller),
+  });
+  add({
+    method: 'POST',
+    url: '/v1/volumes/:id/snapshots/:snapshot/clone',
+    body: cloneSnapshotSchema,
+    answer: jobInfoSchema,
+    run: (body, name, caller, snapshot) => backend.cloneSnapshot(name, snapshot, body.name, caller),
   });
 }
 

@@ -15,7 +15,7 @@ const bytes = z.int().min(0);
 export const VOLUME_STATES = ['serving', 'stopped', 'key-invalid', 'failed'] as const;
 export const KEY_STATES = ['valid', 'unreachable', 'invalid', 'damaged'] as const;
 export const JOB_STATES = ['running', 'done', 'failed', 'cancelled'] as const;
-export const JOB_KINDS = ['verify', 'reencrypt', 'encrypt'] as const;
+export const JOB_KINDS = ['verify', 'reencrypt', 'encrypt', 'backup', 'restore', 'clone'] as const;
 
 /** Identity is null where no superblock can be read; `mappedBytes` where nothing tells. */
 export const volumeInfoSchema = z.object({
@@ -55,6 +55,15 @@ export const snapshotInfoSchema = z.object({
 });
 export type SnapshotInfo = z.infer<typeof snapshotInfoSchema>;
 export const createSnapshotSchema = z.strictObject({ name: nameSchema });
+
+/** Paths are absolute: the daemon works in another directory. */
+export const backUpVolumeSchema = z.strictObject({
+  path: z.string(),
+  base: z.string().optional(),
+  salvage: z.boolean().default(false),
+});
+export const restoreVolumeSchema = z.strictObject({ path: z.string(), salvage: z.boolean().default(false) });
+export const cloneSnapshotSchema = z.strictObject({ name: nameSchema });
 
 export const dekStatusSchema = z.object({
   id: z.int(),

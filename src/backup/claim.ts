@@ -1,21 +1,32 @@
 /** A directory that is to take a backup: made ready, finished, or cleared again (docs/FORMAT.md, "Backup"). */
-import { SealbdError } from '../base/errors.js';
+import { errnoOf, SealbdError } from '../base/errors.js';
 import type { Store } from '../store/store.js';
 import { INCOMPLETE, isOwnName, MANIFEST, MANIFEST_TEMPORARY } from './names.js';
 
-/**
- * Marks an empty directory as an unfinished backup, durably. What an earlier attempt left is removed; CONFLICT where
- * anything else is there.
- */
-export async function claimDirectory(store: Store): Promise<void> {
-  const names = await store.list();
+/** CONFLICT where the directory holds anything but an unfinished backup. One that does not exist is fine. */
+export async function assertClaimable(store: Store): Promise<void> {
+  const names = await namesIn(store);
   if (names.includes(MANIFEST)) throw new SealbdError('CONFLICT', `${store.path} holds a backup already`);
-  const foreign = names.filter((name) => !isOwnName(name));
-  if (foreign.length > 0 || (names.length > 0 && !names.includes(INCOMPLETE)))
-    throw new SealbdError(
-      'CONFLICT',
-      `${store.path} is not empty, and what is there is no unfinished backup: ${foreign[0] ?? names[0]}`,
-    );
+  const foreign = names.find((name) => !isOwnName(name));
+  if (foreign === undefined && (names.length === 0 || names.includes(INCOMPLETE))) return;
+  throw new SealbdError(
+    'CONFLICT',
+    `${store.path} is not empty, and what is there is no unfinished backup: ${foreign ?? names[0]}`,
+  );
+}
+
+async function namesIn(store: Store): Promise<string[]> {
+  try {
+    return await store.list();
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+/** Marks a directory as an unfinished backup, durably, and removes what an earlier attempt left. */
+export async function claimDirectory(store: Store): Promise<void> {
+  await assertClaimable(store);
   await clearDirectory(store);
   const marker = await store.create(INCOMPLETE, 0);
   await marker.sync();

@@ -52,6 +52,7 @@ export async function restoreChain(options: RestoreOptions): Promise<RestoredBlo
         try {
           const missing = await placeSegment(segment as ChainSegment, live, { ...options, buffer });
           if (missing.count > 0) lost.set(segment.index, missing);
+          return live.slots;
         } finally {
           idle.push(buffer);
         }

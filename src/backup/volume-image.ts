@@ -31,14 +31,15 @@ export interface ImageOptions {
   runs(): RunSource;
   /** The segment behind an index of `runs`; throws INTEGRITY where it has no such slots. */
   segmentOf(lba: number, blocks: number, slot: number): SegmentIdentity;
-  /** Makes `seg-<id>`, durable, with the live slots at their positions. */
-  place(segment: SegmentIdentity, live: SlotSet): Promise<void>;
+  /** Makes `seg-<id>`, durable, with the live slots at their positions. Resolves to the slots that its index is behind. */
+  place(segment: SegmentIdentity, live: SlotSet): Promise<number>;
   onProgress(doneBytes: number, totalBytes: number): void;
 }
 
 interface LiveSegment {
   readonly segment: SegmentIdentity;
   readonly live: SlotSet;
+  slots: number;
 }
 
 /** Returns the blocks that the volume maps. */
@@ -48,9 +49,10 @@ export async function buildImage(options: ImageOptions): Promise<number> {
   const blocks = segments.reduce((sum, { live }) => sum + live.count, 0);
   let done = 0;
   options.onProgress(0, blocks * SLOT_BYTES);
-  await forEachLimited(segments, options.lanes, async ({ segment, live }) => {
+  await forEachLimited(segments, options.lanes, async (entry) => {
+    const { segment, live } = entry;
     options.signal.throwIfAborted();
-    await options.place(segment, live);
+    entry.slots = await options.place(segment, live);
     done += live.count;
     options.onProgress(done * SLOT_BYTES, blocks * SLOT_BYTES);
   });
@@ -69,7 +71,7 @@ async function liveSegments({ runs, segmentOf, signal }: ImageOptions): Promise<
       const segment = segmentOf(lba, blocks, slot);
       let entry = found.get(segment.index);
       if (entry === undefined) {
-        entry = { segment, live: new SlotSet() };
+        entry = { segment, live: new SlotSet(), slots: 0 };
         found.set(segment.index, entry);
       }
       entry.live.add(slot % SEGMENT_SLOTS, blocks);
@@ -86,9 +88,9 @@ async function writeMap(options: ImageOptions, segments: readonly LiveSegment[])
   const salt = new Uint8Array(SALT_BYTES);
   addon.randomFill(salt);
   const dense = new Map(segments.map(({ segment }, i) => [segment.index, i]));
-  const entries = segments.map(({ segment, live }, index): SegmentEntry => {
+  const entries = segments.map(({ segment, slots }, index): SegmentEntry => {
     const { kind, suite, dekId: under, originUuid, salt: its, id } = segment;
-    const record = { kind, suite, dekId: under, slots: live.slots, segmentId: id, originUuid, salt: its };
+    const record = { kind, suite, dekId: under, slots, segmentId: id, originUuid, salt: its };
     return { index, segment: record };
   });
   const file = await store.create(mapFileName(FILE_ID), 0);

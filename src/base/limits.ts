@@ -112,6 +112,8 @@ export const MANIFEST_BYTES_MAX = MiB;
 export const BACKUPS_PER_CHAIN_MAX = 1024;
 /** The index of a backup: 2 KiB and some for each segment. */
 export const BACKUP_INDEX_BYTES_MAX = 1024 * MiB;
+/** Backups that a daemon remembers, for `key usage`. */
+export const KNOWN_BACKUPS_MAX = 1024;
 /** Data files that are copied side by side. */
 export const BACKUP_LANES = 2;
 

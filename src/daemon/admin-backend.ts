@@ -18,12 +18,14 @@ import { isSealbdError, SealbdError } from '../base/errors.js';
 import type { VolumeStats } from '../device/volume-stats.js';
 import type { Watchdog } from '../keys/watchdog.js';
 import type { NbdServerStats } from '../nbd/server.js';
+import type { BackupRequest, Backups } from './backups.js';
 import type { Jobs } from './jobs.js';
 import type { KeyAudit } from './key-audit.js';
 import type { KeyOperations } from './key-operations.js';
 import type { LocalKeys } from './local-keys.js';
 import type { ManagedVolume } from './managed-volume.js';
 import type { NbdService } from './nbd-service.js';
+import type { RestoreRequest, Restores } from './restores.js';
 import type { Rotations } from './rotations.js';
 import type { SnapshotOperations } from './snapshot-operations.js';
 import type { VolumeFiles } from './volume-files.js';
@@ -53,6 +55,8 @@ export interface DaemonParts {
   readonly audit: KeyAudit;
   readonly rotations: Rotations;
   readonly snapshots: SnapshotOperations;
+  readonly backups: Backups;
+  readonly restores: Restores;
   readonly localKeys: LocalKeys;
   readonly watchdog: Watchdog;
 }
@@ -143,6 +147,18 @@ export class DaemonBackend implements AdminBackend {
   async rollBack(name: string, snapshot: string, caller: Caller): Promise<VolumeInfo> {
     await this.#parts.snapshots.rollBack(name, snapshot, caller);
     return this.volumeInfo(name);
+  }
+
+  cloneSnapshot(name: string, snapshot: string, newName: string, caller: Caller): Promise<JobInfo> {
+    return this.#parts.restores.clone(name, snapshot, newName, caller);
+  }
+
+  backUpVolume(name: string, request: BackupRequest, caller: Caller): Promise<JobInfo> {
+    return this.#parts.backups.create(name, request, caller);
+  }
+
+  restoreVolume(name: string, request: RestoreRequest, caller: Caller): Promise<JobInfo> {
+    return this.#parts.restores.restore(name, request, caller);
   }
 
   async keyStatus(): Promise<KeyStatus[]> {

@@ -17,6 +17,7 @@ import { addon } from '../native/addon.js';
 import { DaemonBackend } from './admin-backend.js';
 import { AuditLog } from './audit-log.js';
 import type { DaemonConfig } from './config.js';
+import { openCopies, openKnownBackups } from './copies.js';
 import { DataDirectory } from './data-directory.js';
 import { EventHook } from './event-hook.js';
 import { VolumeExports } from './exports.js';
@@ -130,6 +131,7 @@ async function start(
   await createDefault(config, volumes);
   if (config.requireKeys) assertKeys(volumes);
 
+  const knownBackups = openKnownBackups(data.path, log);
   const exports = new VolumeExports(volumes);
   const nbd = await listenNbd(config.listen, () => exports, { clock, log, tls: tls?.nbd });
   undo.push(nbd.close);
@@ -158,7 +160,17 @@ async function start(
     watchdog,
     keys: new KeyOperations({ volumes, watchdog, providers, pins: config.pins, clock }),
     audit: new KeyAudit(volumes, (event) => observer.record(event)),
-    ...openBackups(config, data, { volumes, files, jobs, providers, cipher: engine.cipher, observer }, { clock, random, log }),
+    ...openCopies(
+      {
+        ...{ volumes, files, jobs, providers, pins, clock, random, log },
+        ...{
+          cipher: engine.cipher,
+          volumesPath: data.volumesPath,
+          record: (event) => observer.record(event),
+        },
+      },
+      knownBackups,
+    ),
     snapshots: new SnapshotOperations({ volumes, jobs, log, record: (event) => observer.record(event) }),
     localKeys: new LocalKeys(keyringOf(data.path), volumes, random),
   });

@@ -7,6 +7,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import type { VolumeStats } from '../device/volume-stats.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { Store } from '../store/store.js';
+import type { PinnedVolume } from '../volume/pin.js';
 
 export interface EngineSnapshot {
   readonly name: string;
@@ -43,6 +44,8 @@ export interface EngineVolume extends BlockDevice {
   /** Resolves when it is durable. */
   createSnapshot(name: string): Promise<void>;
   deleteSnapshot(name: string): Promise<void>;
+  /** What is acknowledged now, or what a snapshot has, for as long as it is not released. */
+  pin(snapshot?: string): Promise<PinnedVolume>;
   /** Closes the volume, whose files are as they were when the snapshot was made. One that is refused serves on. */
   rollBack(name: string, deadlineMs: number): Promise<void>;
   /** Seals everything new under another DEK. Resolves when the superblock may call it active. */

@@ -7,6 +7,7 @@ import { isDiskFull } from '../store/disk-full.js';
 import type { EngineSnapshot, EngineVolume } from './engine.js';
 import type { Jobs } from './jobs.js';
 import type { ManagedVolume } from './managed-volume.js';
+import { openDevice } from './open-device.js';
 import type { Actor, VolumeEvent } from './volume-events.js';
 import type { VolumeManager } from './volume-manager.js';
 
@@ -85,10 +86,4 @@ function find(device: EngineVolume, snapshot: string): EngineSnapshot {
   const found = device.snapshots.list().find((one) => one.name === snapshot);
   if (found === undefined) throw new SealbdError('NOT_FOUND', `no snapshot "${snapshot}"`);
   return found;
-}
-
-function openDevice({ device, state, name }: ManagedVolume): EngineVolume {
-  if (device !== undefined && device.state !== 'stopped') return device;
-  const code = state === 'key-invalid' ? 'KEY_UNAVAILABLE' : 'CONFLICT';
-  throw new SealbdError(code, `volume "${name}" is ${state}`);
 }

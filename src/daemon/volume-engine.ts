@@ -10,6 +10,7 @@ import type { Engine } from './engine.js';
 const POOL_THREADS_DEFAULT_MAX = 4;
 
 export interface ClosableEngine extends Engine {
+  readonly cipher: CipherPool;
   /** After the last volume was stopped. */
   close(): Promise<void>;
 }
@@ -19,6 +20,7 @@ export function openEngine(config: TuningConfig): ClosableEngine {
   const cipher = new CipherPool({ threads });
   const tuning = tuningOf(config);
   return {
+    cipher,
     open: (options) => Volume.open({ ...options, cipher, tuning }),
     close: () => cipher.destroy(),
   };

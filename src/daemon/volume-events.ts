@@ -46,6 +46,9 @@ export interface VolumeEvent {
     | 'snapshot-create'
     | 'snapshot-delete'
     | 'snapshot-rollback'
+    | 'backup'
+    | 'restore'
+    | 'clone'
     | 'failed';
   /** Null where it is about a `local:` key alone. */
   readonly volume: string | null;
@@ -59,6 +62,10 @@ export interface VolumeEvent {
   readonly from?: KeyState | string | null;
   readonly to?: KeyState | string;
   readonly snapshot?: string;
+  /** Of a backup. */
+  readonly path?: string;
+  /** The volume that was backed up or cloned. */
+  readonly source?: string;
   readonly dekId?: number;
   readonly keyUri?: string | undefined;
   readonly resolvedKeyId?: string;

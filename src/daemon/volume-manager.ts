@@ -125,9 +125,7 @@ export class VolumeManager {
   async #create(request: CreateVolumeRequest, keyUri: string, by: Actor): Promise<ManagedVolume> {
     const { name, sizeBytes, cipher } = request;
     const { log, observer } = this.#options;
-    if (this.find(name) !== undefined) throw new SealbdError('CONFLICT', `volume "${name}" exists already`);
-    if (this.#volumes.size >= VOLUMES_MAX)
-      throw new SealbdError('CONFLICT', `there are ${VOLUMES_MAX} volumes already`);
+    this.assertFree(name);
     await makeVolume(request, keyUri, this.#newKeys, this.#options, (resolvedKeyId) => {
       observer.record({ event: 'make-local', volume: null, uuid: null, by, keyUri, resolvedKeyId });
     });
@@ -135,6 +133,24 @@ export class VolumeManager {
     await volume.open();
     log.info({ volume: name, sizeBytes, cipher, keyUri }, 'created');
     return volume;
+  }
+
+  /** CONFLICT where a volume of that name can't be made now. */
+  assertFree(name: string): void {
+    if (this.find(name) !== undefined) throw new SealbdError('CONFLICT', `volume "${name}" exists already`);
+    if (this.#volumes.size >= VOLUMES_MAX)
+      throw new SealbdError('CONFLICT', `there are ${VOLUMES_MAX} volumes already`);
+  }
+
+  /** Takes in a volume whose files were made in a directory of its own, which `publish` gives its name, and opens it. */
+  adopt(name: string, by: Actor, publish: () => Promise<void>): Promise<ManagedVolume> {
+    return this.#run(name, by, async () => {
+      this.assertFree(name);
+      await publish();
+      const volume = await this.#volumes.add(name);
+      await volume.open();
+      return volume;
+    });
   }
 
   resize(name: string, sizeBytes: number, shrink: boolean, by: Actor): Promise<ManagedVolume> {

@@ -5,6 +5,7 @@ import { onTestFinished } from 'vitest';
 import { type Clock, systemClock } from '../../src/base/clock.js';
 import { type Logger, nullLogger } from '../../src/base/log.js';
 import { AuditLog } from '../../src/daemon/audit-log.js';
+import { type Copies, openCopies, openKnownBackups } from '../../src/daemon/copies.js';
 import { EventHook } from '../../src/daemon/event-hook.js';
 import { Jobs } from '../../src/daemon/jobs.js';
 import { KeyAudit } from '../../src/daemon/key-audit.js';
@@ -45,6 +46,8 @@ export interface Watched {
   readonly localKeys: LocalKeys;
   readonly keyAudit: KeyAudit;
   readonly snapshots: SnapshotOperations;
+  readonly backups: Copies['backups'];
+  readonly restores: Copies['restores'];
   audit(): Promise<(VolumeEvent & { time: string })[]>;
   close(): Promise<void>;
 }
@@ -132,6 +135,13 @@ export class WatchedDirectory {
         ...{ volumes, jobs, log: nullLogger },
         record: (event) => observer.record(event),
       }),
+      ...openCopies(
+        {
+          ...{ volumes, files, jobs, providers, pins, clock, random, log, cipher: engine.cipher },
+          ...{ volumesPath: join(this.path, 'volumes'), record: (event) => observer.record(event) },
+        },
+        openKnownBackups(this.path, log),
+      ),
       localKeys: new LocalKeys(keyringOf(this.path), volumes, random),
       keyAudit: new KeyAudit(volumes, (event) => observer.record(event)),
       keys: new KeyOperations({ volumes, watchdog, providers, pins, clock }),

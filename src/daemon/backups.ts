@@ -1,0 +1,186 @@
+/** `backup create`: a job that copies a cut of a volume, as ciphertext, into a directory. */
+import { realpath } from 'node:fs/promises';
+import { dirname, isAbsolute, relative, resolve } from 'node:path';
+import type { JobInfo } from '../admin/schemas.js';
+import { type BackupDirectory, openChain } from '../backup/backup-directory.js';
+import { type ChainKeys, openChainKeys } from '../backup/chain-keys.js';
+import { assertClaimable } from '../backup/claim.js';
+import { type CreatedBackup, createBackup, type VolumeFacts } from '../backup/create.js';
+import { type Clock, sleep } from '../base/clock.js';
+import { SealbdError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import { formatUuid, type RandomSource } from '../base/random.js';
+import type { CipherPool } from '../cipher/cipher-pool.js';
+import { type LentKeys, lendKeys } from '../keys/dek-ring.js';
+import { newestDek } from '../keys/superblock.js';
+import type { VolumeHeader } from '../keys/volume-header.js';
+import type { KeyProviders } from '../kms/registry.js';
+import { FsStore } from '../store/fs-store.js';
+import type { EngineVolume } from './engine.js';
+import type { JobControl, Jobs } from './jobs.js';
+import type { KnownBackups } from './known-backups.js';
+import { openDevice } from './open-device.js';
+import type { Actor, VolumeEvent } from './volume-events.js';
+import type { VolumeManager } from './volume-manager.js';
+
+export interface BackupsOptions {
+  readonly volumes: VolumeManager;
+  readonly jobs: Jobs;
+  readonly providers: KeyProviders;
+  readonly cipher: CipherPool;
+  readonly known: KnownBackups;
+  /** Of the volumes: no place for a backup. */
+  readonly volumesPath: string;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  readonly log: Logger;
+  record(event: VolumeEvent): void;
+}
+
+export interface BackupRequest {
+  readonly path: string;
+  readonly base?: string | undefined;
+  readonly salvage: boolean;
+}
+
+/** Idle time for each unit of work while clients are active: a backup then takes a third of what it could. */
+const FOREGROUND_STRETCH = 2;
+
+interface Base {
+  readonly chain: readonly BackupDirectory[];
+  readonly keys: ChainKeys;
+  readonly path: string;
+}
+
+export class Backups {
+  readonly #options: BackupsOptions;
+
+  constructor(options: BackupsOptions) {
+    this.#options = options;
+  }
+
+  /** USAGE or CONFLICT where that can't be its place; KEY_UNAVAILABLE where its base can't be opened, and so not restored. */
+  async create(name: string, request: BackupRequest, by: Actor): Promise<JobInfo> {
+    const { volumes, jobs } = this.#options;
+    openDevice(volumes.get(name));
+    const path = await this.#placeOf(request.path, request.base);
+    const base = request.base === undefined ? undefined : await this.#base(request.base);
+    try {
+      return jobs.start('backup', name, async (control) => {
+        try {
+          return await this.#run(name, path, base, request.salvage, control, by);
+        } finally {
+          base?.keys.release();
+        }
+      });
+    } catch (error) {
+      base?.keys.release();
+      throw error;
+    }
+  }
+
+  async #placeOf(path: string, base: string | undefined): Promise<string> {
+    if (!isAbsolute(path)) throw new SealbdError('USAGE', `${path}: expected an absolute path`);
+    const full = resolve(path);
+    const { volumesPath } = this.#options;
+    const above = await realpath(dirname(full)).catch(() => dirname(full));
+    if (isWithin(await realpath(volumesPath), above))
+      throw new SealbdError('USAGE', `${path} is inside the directory of the volumes`);
+    if (base !== undefined && resolve(base) === full)
+      throw new SealbdError('USAGE', 'a backup can not be its own base');
+    await assertClaimable(FsStore.at(full));
+    return full;
+  }
+
+  async #base(given: string): Promise<Base> {
+    const path = resolve(given);
+    const chain = await openChain(path, (at) => FsStore.at(at));
+    return { chain, keys: await openChainKeys(chain, this.#options.providers), path };
+  }
+
+  async #run(
+    name: string,
+    path: string,
+    base: Base | undefined,
+    salvage: boolean,
+    control: JobControl,
+    by: Actor,
+  ) {
+    const { volumes, cipher, random, clock, known, log, record } = this.#options;
+    const device = openDevice(volumes.get(name));
+    const to = await openTarget(path);
+    const lent = await this.#withHeader(name, device, keysOf);
+    try {
+      const source = await device.pin();
+      let created: CreatedBackup;
+      try {
+        created = await createBackup({
+          ...control,
+          ...{ source, to, salvage, cipher, random },
+          from: volumes.get(name).store,
+          base: base && { chain: base.chain, keys: base.keys.handles, path: base.path },
+          keys: lent.handles,
+          facts: () => this.#withHeader(name, device, (header) => factsOf(name, header)),
+          now: () => clock.monotonic(),
+          pace: paceOf(device, clock),
+        });
+      } finally {
+        await source.release();
+      }
+      const { manifest, lostSlots } = created;
+      await known.note(path, manifest);
+      record({ event: 'backup', volume: name, uuid: formatUuid(manifest.uuid), by, path });
+      log.info({ volume: name, path, slots: manifest.slots, sequence: manifest.sequence }, 'backed up');
+      const problems = lostSlots === 0 ? [] : [`${lostSlots} blocks are lost, and so they are in the backup`];
+      return { checkedBlocks: manifest.slots, lost: [], problems };
+    } finally {
+      lent.release();
+    }
+  }
+
+  /** In its turn among the operations on the volume, as long as it is open as it was. */
+  async #withHeader<T>(name: string, device: EngineVolume, use: (header: VolumeHeader) => T): Promise<T> {
+    const result = await this.#options.volumes.lookAt(name, async (volume) => {
+      if (volume.device !== device) return undefined;
+      let value: { readonly of: T } | undefined;
+      await volume.withHeader(async (header) => {
+        value = { of: use(header) };
+      });
+      return value;
+    });
+    if (result === undefined) throw new SealbdError('ESHUTDOWN', `volume "${name}" was closed meanwhile`);
+    return result.of;
+  }
+}
+
+function isWithin(directory: string, path: string): boolean {
+  const way = relative(directory, path);
+  return way === '' || (!way.startsWith('..') && !isAbsolute(way));
+}
+
+/** The directory, and its name in the one above, durably. */
+async function openTarget(path: string): Promise<FsStore> {
+  const store = await FsStore.open(path, { create: true });
+  await FsStore.at(dirname(path)).syncDirectory();
+  return store;
+}
+
+function keysOf({ superblock, deks }: VolumeHeader): LentKeys {
+  return lendKeys(deks, superblock.plain || superblock.activeDek === 0);
+}
+
+function factsOf(name: string, { superblock }: VolumeHeader): VolumeFacts {
+  const { suite, plain, uuid, origins, deks } = superblock;
+  return { suite, plain, uuid, origins, deks, name, dekId: newestDek(superblock)?.id ?? 0 };
+}
+
+/** Gives way while clients are active. */
+function paceOf(device: EngineVolume, clock: Clock): (startedAt: number) => Promise<void> {
+  let { requests } = device.stats();
+  return async (startedAt) => {
+    const now = device.stats().requests;
+    const isBusy = now !== requests;
+    requests = now;
+    if (isBusy) await sleep(clock, (clock.monotonic() - startedAt) * FOREGROUND_STRETCH);
+  };
+}

@@ -1,0 +1,252 @@
+/** `restore` and `snapshot clone`: jobs that make a volume out of another one's segments, all of it or nothing. */
+import { statfs } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import type { JobInfo, VerifyResult } from '../admin/schemas.js';
+import { type BackupDirectory, openChain } from '../backup/backup-directory.js';
+import { type ChainKeys, chainDeks, openChainKeys } from '../backup/chain-keys.js';
+import { cloneSnapshot } from '../backup/clone.js';
+import { restoreChain } from '../backup/restore.js';
+import { suiteName } from '../base/ciphers.js';
+import type { Clock } from '../base/clock.js';
+import { SealbdError } from '../base/errors.js';
+import { SLOT_BYTES } from '../base/limits.js';
+import type { Logger } from '../base/log.js';
+import { formatUuid, type RandomSource } from '../base/random.js';
+import { formatSize } from '../base/units.js';
+import type { CipherPool } from '../cipher/cipher-pool.js';
+import type { HeaderPins } from '../keys/header-unwrap.js';
+import {
+  type RestoredHeader,
+  type RestoredHeaderOptions,
+  writeRestoredHeader,
+} from '../keys/restored-header.js';
+import { newestDek } from '../keys/superblock.js';
+import type { KeyProviders } from '../kms/registry.js';
+import { FsStore } from '../store/fs-store.js';
+import type { PinnedVolume } from '../volume/pin.js';
+import type { JobControl, Jobs } from './jobs.js';
+import type { KnownBackups } from './known-backups.js';
+import { openDevice } from './open-device.js';
+import type { Actor, VolumeEvent } from './volume-events.js';
+import type { VolumeFiles } from './volume-files.js';
+import type { VolumeManager } from './volume-manager.js';
+import { resolveKeyUri } from './volume-request.js';
+
+export interface RestoresOptions {
+  readonly volumes: VolumeManager;
+  readonly files: VolumeFiles;
+  readonly jobs: Jobs;
+  readonly providers: KeyProviders;
+  readonly cipher: CipherPool;
+  readonly pins: ReadonlyMap<string, HeaderPins>;
+  readonly known: KnownBackups;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  readonly log: Logger;
+  record(event: VolumeEvent): void;
+}
+
+export interface RestoreRequest {
+  readonly path: string;
+  readonly salvage: boolean;
+}
+
+/** What the new volume takes over. */
+type Inherited = Pick<RestoredHeaderOptions, 'sizeBytes' | 'suite' | 'plain' | 'from' | 'deks' | 'handles'>;
+type Fill = (store: FsStore, header: RestoredHeader) => Promise<VerifyResult>;
+
+export class Restores {
+  readonly #options: RestoresOptions;
+
+  constructor(options: RestoresOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Before anything is made: the chain must be whole, each key usable, the name free, and there must be room. KEY_UNAVAILABLE
+   * names the key that is not.
+   */
+  async restore(name: string, request: RestoreRequest, by: Actor): Promise<JobInfo> {
+    const { jobs, providers } = this.#options;
+    const path = resolve(request.path);
+    const chain = await openChain(path, (at) => FsStore.at(at));
+    const { manifest } = chain[chain.length - 1];
+    const deks = chainDeks(chain);
+    this.#assertAllowed(name, { ...manifest, deks });
+    const keys = await openChainKeys(chain, providers);
+    try {
+      await this.#assertRoom(manifest.mappedBlocks);
+      return jobs.start('restore', name, async (control) => {
+        try {
+          return await this.#restore(name, chain, keys, request.salvage, control, by);
+        } finally {
+          keys.release();
+        }
+      });
+    } catch (error) {
+      keys.release();
+      throw error;
+    }
+  }
+
+  async #restore(
+    name: string,
+    chain: readonly BackupDirectory[],
+    keys: ChainKeys,
+    salvage: boolean,
+    control: JobControl,
+    by: Actor,
+  ): Promise<VerifyResult> {
+    const { cipher, known, log } = this.#options;
+    const { manifest } = chain[chain.length - 1];
+    const { path } = chain[chain.length - 1];
+    const { sizeBytes, suite, plain } = manifest;
+    const { handles } = keys;
+    const inherited = { sizeBytes, suite, plain, from: manifest, deks: chainDeks(chain), handles };
+    const result = await this.#make(name, inherited, by, async (store, { superblock, key }) => {
+      const identity = { store, uuid: superblock.uuid, dekId: superblock.activeDek, key };
+      const restored = await restoreChain({ ...control, ...identity, chain, keys: handles, cipher, salvage });
+      return { checkedBlocks: restored.blocks, lost: restored.lost, problems: [] };
+    });
+    await known.note(path, manifest);
+    this.#record('restore', name, by, { path, source: formatUuid(manifest.uuid) });
+    if (result.lost.length > 0)
+      log.error({ volume: name, path, lost: result.lost }, 'restored without what is lost');
+    else log.info({ volume: name, path, blocks: result.checkedBlocks }, 'restored');
+    return result;
+  }
+
+  /** A volume of its own that begins as the snapshot is. Files are shared where the file system can. */
+  async clone(name: string, snapshot: string, newName: string, by: Actor): Promise<JobInfo> {
+    const { volumes, jobs } = this.#options;
+    const volume = volumes.get(name);
+    const device = openDevice(volume);
+    this.#assertAllowed(newName, volume.superblock!);
+    const pin = await device.pin(snapshot);
+    try {
+      return jobs.start('clone', newName, async (control) => {
+        try {
+          return await this.#clone(name, snapshot, pin, newName, control, by);
+        } finally {
+          await pin.release();
+        }
+      });
+    } catch (error) {
+      await pin.release();
+      throw error;
+    }
+  }
+
+  async #clone(
+    name: string,
+    snapshot: string,
+    source: PinnedVolume,
+    newName: string,
+    control: JobControl,
+    by: Actor,
+  ): Promise<VerifyResult> {
+    const { volumes, log } = this.#options;
+    const from = volumes.get(name).store;
+    const inherited = await this.#inheritedOf(name, source);
+    const result = await this.#make(newName, inherited, by, async (store, { superblock, key }) => {
+      const identity = { store, uuid: superblock.uuid, dekId: superblock.activeDek, key };
+      const blocks = await cloneSnapshot({ ...control, ...identity, source, from });
+      return { checkedBlocks: blocks, lost: [], problems: [] };
+    });
+    this.#record('clone', newName, by, { source: formatUuid(inherited.from.uuid), snapshot });
+    log.info({ volume: newName, source: name, snapshot }, 'cloned');
+    return result;
+  }
+
+  /** What a clone takes over: the DEKs that the snapshot is under, and the newest one, whose key will wrap its own. */
+  async #inheritedOf(name: string, source: PinnedVolume): Promise<Inherited> {
+    let inherited: Inherited | undefined;
+    await this.#options.volumes.lookAt(name, (volume) => {
+      return volume.withHeader(async ({ superblock, deks: handles }) => {
+        const needed = new Set(source.segments().map((segment) => segment.dekId));
+        needed.add(newestDek(superblock)?.id ?? 0);
+        const { suite } = superblock;
+        inherited = {
+          ...{ sizeBytes: source.sizeBytes, suite, plain: suite !== 0 && needed.has(0), from: superblock },
+          ...{ deks: superblock.deks.filter((dek) => needed.has(dek.id)), handles: new Map(handles) },
+        };
+      });
+    });
+    if (inherited === undefined) throw new SealbdError('NOT_FOUND', `no volume "${name}"`);
+    return inherited;
+  }
+
+  /** The directory gets the volume's name when all of it is durable; until then a crash leaves what the next start erases. */
+  async #make(name: string, inherited: Inherited, by: Actor, fill: Fill): Promise<VerifyResult> {
+    const { files, volumes, providers, clock, random } = this.#options;
+    const to = inherited.deks.map(({ keyUri }) => keyUri).at(-1) ?? 'no key';
+    return volumes.keysUnderWay.during({ volume: name, to }, async () => {
+      const temporary = await files.makeTemporary(name);
+      let result: VerifyResult;
+      try {
+        const store = await FsStore.open(temporary);
+        const header = await writeRestoredHeader({ ...inherited, store, providers, clock, random });
+        try {
+          result = await fill(store, header);
+        } finally {
+          header.release();
+        }
+      } catch (error) {
+        await files.discardTemporary(temporary);
+        throw error;
+      }
+      await this.#publish(name, temporary, by);
+      return result;
+    });
+  }
+
+  async #publish(name: string, temporary: string, by: Actor): Promise<void> {
+    const { files, volumes } = this.#options;
+    let published = false;
+    try {
+      await volumes.adopt(name, by, async () => {
+        await files.publish(temporary, name);
+        published = true;
+      });
+    } catch (error) {
+      if (!published) await files.discardTemporary(temporary);
+      throw error;
+    }
+  }
+
+  /** What the configuration says of a volume of that name holds for one that is restored, too. */
+  #assertAllowed(
+    name: string,
+    { sizeBytes, suite, deks }: { sizeBytes: number; suite: 0 | 1 | 2; deks: readonly { keyUri: string }[] },
+  ): void {
+    const { pins, volumes } = this.#options;
+    const cipher = suiteName(suite);
+    const uris = suite === 0 ? [undefined] : [...new Set(deks.map((dek) => dek.keyUri))];
+    for (const keyUri of uris) resolveKeyUri({ name, sizeBytes, cipher, keyUri }, pins.get(name));
+    volumes.assertFree(name);
+  }
+
+  async #assertRoom(blocks: number): Promise<void> {
+    const { bavail, bsize } = await statfs(this.#options.files.pathOf('.'));
+    const [needed, free] = [blocks * SLOT_BYTES, bavail * bsize];
+    if (needed <= free) return;
+    throw new SealbdError('ENOSPC', `it takes ${formatSize(needed)}, and ${formatSize(free)} are free`);
+  }
+
+  #record(
+    event: 'restore' | 'clone',
+    name: string,
+    by: Actor,
+    of: Pick<VolumeEvent, 'path' | 'source' | 'snapshot'>,
+  ) {
+    const { volumes, record } = this.#options;
+    const superblock = volumes.find(name)?.superblock;
+    record({
+      event,
+      volume: name,
+      uuid: superblock === undefined ? null : formatUuid(superblock.uuid),
+      by,
+      ...of,
+    });
+  }
+}
