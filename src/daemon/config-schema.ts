@@ -13,6 +13,8 @@ import {
 } from '../base/limits.js';
 import { formatDuration, parseDuration, parseSize } from '../base/units.js';
 
+import { accessSchema } from './config-access.js';
+
 export const ADMIN_TOKEN_CHARACTERS_MIN = 16;
 /** Shorter segments leave no slots for the trims of a full one. */
 const SEGMENT_SLOTS_MIN = 16;
@@ -77,6 +79,8 @@ export const configSchema = z.strictObject({
   allow_unlocked_keys: z.boolean().optional(),
   require_keys: z.boolean().optional(),
   tls: tlsSchema.optional(),
+  /** Who may open what over NBD; what no rule allows is denied. */
+  access: accessSchema.optional(),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).optional() }).optional(),
   tuning: z
     .strictObject({

@@ -24,7 +24,9 @@ import {
 import { parseDuration, parseSize } from '../base/units.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
 import type { WatchPolicy } from '../keys/watch-state.js';
+import type { AccessRule } from './access.js';
 import { type Address, formatAddress, isLocalAddress, parseAddress } from './addresses.js';
+import { accessRules } from './config-access.js';
 import {
   ADMIN_TOKEN_CHARACTERS_MIN,
   type ConfigFile,
@@ -48,6 +50,8 @@ export interface DaemonConfig {
   readonly insecure: boolean;
   /** Undefined where TLS is off. */
   readonly tls: TlsConfig | undefined;
+  /** Undefined where everybody may open everything. */
+  readonly access: readonly AccessRule[] | undefined;
   readonly defaultVolume: { readonly name: string; readonly sizeBytes: number } | undefined;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
   readonly tuning: TuningConfig;
@@ -78,6 +82,7 @@ export function resolveConfig(
   const path = flags.config === undefined ? undefined : resolve(workingDirectory, flags.config);
   const file = path === undefined ? {} : readConfigFile(path);
   const fileBase = path === undefined ? workingDirectory : dirname(path);
+  const tls = tlsConfig(flags, workingDirectory, file, fileBase);
   const config: DaemonConfig = {
     dataDirectory: dataDirectory(flags.data, environment, workingDirectory, {
       value: file.data,
@@ -89,7 +94,8 @@ export function resolveConfig(
     allowUnlockedKeys: flags.allowUnlockedKeys ?? file.allow_unlocked_keys ?? false,
     requireKeys: flags.requireKeys ?? file.require_keys ?? false,
     insecure: flags.insecure ?? file.insecure ?? false,
-    tls: tlsConfig(flags, workingDirectory, file, fileBase),
+    tls,
+    access: accessRules(file.access, tls),
     defaultVolume: parseDefaultVolume(flags.defaultVolume),
     logLevel: file.log?.level ?? 'info',
     tuning: file.tuning ?? {},

@@ -16,6 +16,7 @@ import { KeyProviders } from '../kms/registry.js';
 import { addon } from '../native/addon.js';
 import { DaemonBackend } from './admin-backend.js';
 import { AuditLog } from './audit-log.js';
+import { exportsFor } from './client-exports.js';
 import type { DaemonConfig } from './config.js';
 import { openCopies, openKnownBackups } from './copies.js';
 import { DataDirectory } from './data-directory.js';
@@ -133,7 +134,7 @@ async function start(
 
   const knownBackups = openKnownBackups(data.path, log);
   const exports = new VolumeExports(volumes);
-  const nbd = await listenNbd(config.listen, () => exports, { clock, log, tls: tls?.nbd });
+  const nbd = await listenNbd(config.listen, exportsFor(config, exports, log), { clock, log, tls: tls?.nbd });
   undo.push(nbd.close);
 
   const admin: string[] = [];

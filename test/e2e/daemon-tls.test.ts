@@ -256,6 +256,59 @@ async function writeRevocations(): Promise<void> {
   execFileSync('openssl', ['ca', ...own, '-gencrl', '-out', at('pki', 'ca-crl.pem')], { stdio: 'pipe' });
 }
 
+describe.skipIf(missing.length > 0)('access rules', () => {
+  it('by certificate: one client reads and writes, another one reads, each finds its own', async () => {
+    for (const name of ['writer', 'reader', 'stranger-to-all']) {
+      await sealbd(['tls', 'client', at('pki'), name, at(`as-${name}`)]);
+    }
+    const config = at('access.toml');
+    const rule = (cn: string, volumes: string, mode: string) =>
+      `[[access]]\nsubject = { CN = "${cn}" }\nvolumes = ${volumes}\nmode = "${mode}"\n`;
+    const rules =
+      rule('writer', '["v", "w"]', 'read-write') +
+      rule('reader', '"v"', 'read-only') +
+      rule('admin', '"*"', 'read-write');
+    writeFileSync(config, `[tls]\ncertificates = "pki"\n${rules}`);
+    const daemon = await DaemonProcess.startShared(at('access'), [
+      '--config',
+      config,
+      '--default-volume',
+      'v:64M',
+    ]);
+    try {
+      await daemon.ok('volume', 'create', 'w', '--size', '64M');
+      const [address] = daemon.ready.listen;
+      const uriOf = (name: string, volume: string) =>
+        libnbdUri(address, volume, { kind: 'certificates', directory: at(`as-${name}`) });
+      const list = async (name: string) => {
+        const { stdout } = await runProgram('nbdinfo', ['--list', '--json', uriOf(name, '')]);
+        return [...stdout.matchAll(/"export-name": "([^"]*)"/g)].map(([, found]) => found);
+      };
+      expect(await list('writer')).toEqual(['v', 'w']);
+      expect(await list('reader')).toEqual(['v']);
+      expect(await list('stranger-to-all')).toEqual([]);
+      const python = { PATH: `/usr/bin:/bin:${process.env.PATH ?? ''}` };
+      const write = 'h.pwrite(b"x" * 512, 0)';
+      const shell = (name: string, volume: string, script: string) =>
+        runProgram('nbdsh', [...connecting(uriOf(name, volume)), '-c', script], { env: python });
+      expect((await shell('writer', 'v', write)).code).toBe(0);
+      expect(
+        (await shell('reader', 'v', 'assert h.pread(512, 0) == b"x" * 512 and h.is_read_only()')).code,
+      ).toBe(0);
+      expect((await shell('reader', 'v', `h.set_strict_mode(0); ${write}`)).stderr).toContain(
+        'Operation not permitted',
+      );
+      const refusal = async (volume: string) =>
+        (await shell('reader', volume, '')).stderr.replace(`'${volume}'`, 'NAME');
+      expect(await refusal('w')).toContain('server has no export named NAME');
+      expect(await refusal('w')).toBe(await refusal('x'));
+      expect(daemon.logText).toContain('"identity":"CN=reader","export":"w"');
+    } finally {
+      await daemon.signal('SIGKILL');
+    }
+  });
+});
+
 describe('the daemon', () => {
   it('shows in its status who a client proved to be, and tells how to attach', async () => {
     const daemon = await startDaemon('psk');

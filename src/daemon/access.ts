@@ -1,0 +1,95 @@
+/**
+ * Who may open what. A rule says who (by certificate or pre-shared key, by address, by both, or anybody), which exports,
+ * and how. What no rule allows is denied; of several that allow it the widest counts. Without any rule everybody may
+ * open everything.
+ */
+import { BlockList, isIP } from 'node:net';
+import type { NbdClient } from '../nbd/exports.js';
+import type { PeerIdentity } from '../nbd/peer-identity.js';
+
+export type AccessMode = 'read-write' | 'read-only';
+
+export interface AccessRule {
+  /** Each attribute stands in the certificate's subject once, with this value. */
+  readonly subject: ReadonlyMap<string, string> | undefined;
+  readonly pskNames: ReadonlySet<string> | undefined;
+  readonly addresses: AddressSet | undefined;
+  readonly exports: readonly ExportPattern[];
+  readonly mode: AccessMode;
+}
+
+export class AccessPolicy {
+  readonly #rules: readonly AccessRule[];
+
+  constructor(rules: readonly AccessRule[]) {
+    this.#rules = rules;
+  }
+
+  /** Undefined where the client may not open it. Knows nothing of whether it exists. */
+  modeFor(client: NbdClient, exportName: string): AccessMode | undefined {
+    let mode: AccessMode | undefined;
+    for (const rule of this.#rules) {
+      if (!rule.exports.some((pattern) => pattern.matches(exportName)) || !isMeant(rule, client)) continue;
+      if (rule.mode === 'read-write') return rule.mode;
+      mode = rule.mode;
+    }
+    return mode;
+  }
+}
+
+function isMeant({ subject, pskNames, addresses }: AccessRule, { peer, identity }: NbdClient): boolean {
+  if (subject !== undefined && !hasSubject(identity, subject)) return false;
+  if (pskNames !== undefined && !(identity?.kind === 'psk' && pskNames.has(identity.name))) return false;
+  return addresses === undefined || addresses.has(peer);
+}
+
+/** An attribute that stands there twice fits nothing: which one a reader of the certificate means is his choice. */
+function hasSubject(identity: PeerIdentity | undefined, wanted: ReadonlyMap<string, string>): boolean {
+  if (identity?.kind !== 'certificate') return false;
+  return [...wanted].every(([name, value]) => {
+    const values = identity.subject.get(name);
+    return values?.length === 1 && values[0] === value;
+  });
+}
+
+/** `*` stands for any characters but `@`: a volume's snapshots are named on purpose (`db@*`), or not meant. */
+export class ExportPattern {
+  readonly #pattern: RegExp;
+
+  constructor(text: string) {
+    const parts = text.split(/\*+/).map((part) => part.replace(/[.+]/g, '\\$&'));
+    this.#pattern = new RegExp(`^${parts.join('[^@]*')}$`);
+  }
+
+  matches(name: string): boolean {
+    return this.#pattern.test(name);
+  }
+}
+
+/** Networks and single addresses, and perhaps unix sockets. */
+export class AddressSet {
+  readonly #networks = new BlockList();
+  #unix = false;
+
+  /** `unix`, `ADDRESS` or `ADDRESS/PREFIX`; false where `text` is none of them. */
+  add(text: string): boolean {
+    if (text === 'unix') {
+      this.#unix = true;
+      return true;
+    }
+    const [, address = '', prefix] = /^([0-9a-fA-F.:]+)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
+    const version = isIP(address);
+    const bits = version === 4 ? 32 : 128;
+    if (version === 0 || Number(prefix ?? 0) > bits) return false;
+    this.#networks.addSubnet(address, Number(prefix ?? bits), version === 4 ? 'ipv4' : 'ipv6');
+    return true;
+  }
+
+  /** `peer` as a transport names it. */
+  has(peer: string): boolean {
+    if (peer.startsWith('unix:')) return this.#unix;
+    const address = peer.slice(0, peer.lastIndexOf(':')).replace(/^\[|\]$/g, '');
+    const version = isIP(address);
+    return version !== 0 && this.#networks.check(address, version === 4 ? 'ipv4' : 'ipv6');
+  }
+}
