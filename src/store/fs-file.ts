@@ -48,6 +48,10 @@ export class FsFile implements StoreFile {
     return (await this.#handle.stat()).size;
   }
 
+  async links(): Promise<number> {
+    return (await this.#handle.stat()).nlink;
+  }
+
   close(): Promise<void> {
     return this.#handle.close();
   }

@@ -34,5 +34,7 @@ export interface StoreFile {
   sync(): Promise<void>;
   truncate(sizeBytes: number): Promise<void>;
   size(): Promise<number>;
+  /** How many names it has. One that another volume shares has more than one, and must not be changed. */
+  links(): Promise<number>;
   close(): Promise<void>;
 }

@@ -73,8 +73,11 @@ export class Eraser {
   /** False where a stop cut it short. */
   async #erase(name: string): Promise<boolean> {
     try {
-      if (!(await overwrite(this.#store, name, () => this.#stopped))) return false;
-      await this.#release(name);
+      const outcome = await overwrite(this.#store, name, () => this.#stopped);
+      if (outcome === 'ended') return false;
+      // The plaintext of a clone, which is a volume of its own, is not this one's to erase.
+      if (outcome === 'shared') await this.#store.remove(name);
+      else await this.#release(name);
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw error; // A lost segment has no file.
     }

@@ -24,7 +24,7 @@ export interface FileReserveOptions {
 
 /**
  * Up to `max` files of `fileBytes`, each with its space allocated, named `PREFIX-NUMBER`. A file that is taken keeps its
- * space; one that comes back is made whole again, or refused. No file is handed out, or taken in, that holds something
+ * space; one that comes back is made whole again, or refused. One with another name is another volume's too, and is refused. No file is handed out, or taken in, that holds something
  * under another DEK than the sealing one: so no file is ever under two.
  */
 export class FileReserve {
@@ -109,8 +109,7 @@ export class FileReserve {
   /** What can't be overwritten is let go of: it is ciphertext. */
   async #overwritten(name: string): Promise<boolean> {
     try {
-      await overwrite(this.#store, name);
-      return true;
+      return (await overwrite(this.#store, name)) === 'blank';
     } catch {
       return false;
     }
@@ -156,11 +155,12 @@ export class FileReserve {
 
   /**
    * Gives the file all of its space, since it may have been cut, or copied without its holes; tells which DEK it names.
-   * Undefined where the disk has no room.
+   * Undefined where the disk has no room, or the file is shared.
    */
   async #wholeUnder(name: string): Promise<number | undefined> {
     const file = await this.#store.open(name, 'write');
     try {
+      if ((await file.links()) > 1) return undefined;
       if ((await file.size()) > this.#fileBytes) await file.truncate(this.#fileBytes);
       await addon.fileAllocate(file.fd, this.#fileBytes);
       const bytes = Buffer.alloc(DEK_ID_BYTES);
@@ -181,21 +181,27 @@ export class FileReserve {
 
 /**
  * Fills a file with zeros. Its head, which says what it holds, goes last: a crash on the way does not hide the rest.
- * `ended` is asked between pieces; where it says so the file is left as it is, and the result is false.
+ * `ended` is asked between pieces; where it says so the file is left as it is, and the result is `ended`. One with another name is
+ * another volume's too, and is left as it is: `shared`.
  */
-export async function overwrite(store: Store, name: string, ended = () => false): Promise<boolean> {
+export async function overwrite(
+  store: Store,
+  name: string,
+  ended = () => false,
+): Promise<'blank' | 'ended' | 'shared'> {
   const file = await store.open(name, 'write');
   try {
+    if ((await file.links()) > 1) return 'shared';
     const sizeBytes = await file.size();
     const zeros = new Uint8Array(Math.min(ZEROS_BYTES, sizeBytes));
     for (let at = zeros.length; at < sizeBytes; at += zeros.length) {
-      if (ended()) return false;
+      if (ended()) return 'ended';
       await file.write(zeros.subarray(0, Math.min(zeros.length, sizeBytes - at)), at);
     }
     await file.sync();
     await file.write(zeros, 0);
     await file.sync();
-    return true;
+    return 'blank';
   } finally {
     await file.close();
   }

@@ -80,6 +80,7 @@ export class HookedStore implements Store {
       sync: () => file.sync(),
       truncate: (sizeBytes) => file.truncate(sizeBytes),
       size: () => file.size(),
+      links: () => file.links(),
       close: () => file.close(),
     };
   }

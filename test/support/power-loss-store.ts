@@ -237,6 +237,10 @@ class LossyFile implements StoreFile {
     return this.#file.size();
   }
 
+  links(): Promise<number> {
+    return this.#file.links();
+  }
+
   close(): Promise<void> {
     return this.#file.close();
   }

@@ -72,6 +72,7 @@ export class StepStore implements Store {
       },
       truncate: (sizeBytes) => file.truncate(sizeBytes),
       size: () => file.size(),
+      links: () => file.links(),
       close: () => file.close(),
     };
   }

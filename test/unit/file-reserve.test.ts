@@ -1,7 +1,10 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { linkSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
+import { systemClock } from '../../src/base/clock.js';
+import { nullLogger } from '../../src/base/log.js';
 import { FsStore } from '../../src/store/fs-store.js';
+import { Eraser } from '../../src/volume/eraser.js';
 import { FileReserve, overwrite } from '../../src/volume/file-reserve.js';
 import { gate, HookedStore, ioError } from '../support/hooked-store.js';
 import { memoryDirectory } from '../support/key-fixtures.js';
@@ -185,7 +188,7 @@ it('the head of a file that is overwritten goes last, so that a crash on the way
   store.onWrite = async (_name, position) => {
     positions.push(position);
   };
-  expect(await overwrite(store, 'seg-a')).toBe(true);
+  expect(await overwrite(store, 'seg-a')).toBe('blank');
   expect(positions.at(-1)).toBe(0);
   expect(positions.indexOf(0)).toBe(positions.length - 1);
   expect(isBlank(readFileSync(join(path, 'seg-a')))).toBe(true);
@@ -195,6 +198,36 @@ it('an overwriting that is ended leaves the head', async () => {
   const { store, bytesOf, add } = await reserveOf();
   add('seg-a', 1);
   let pieces = 0;
-  expect(await overwrite(store, 'seg-a', () => pieces++ > 0)).toBe(false);
+  expect(await overwrite(store, 'seg-a', () => pieces++ > 0)).toBe('ended');
   expect(bytesOf('seg-a').readUInt32LE(12)).toBe(1);
+});
+
+it('a file that another volume shares is neither taken in nor overwritten', async () => {
+  const { path, store, reserve, add } = await reserveOf();
+  add('seg-shared', 1);
+  add('spare', 1);
+  linkSync(join(path, 'seg-shared'), join(path, 'seg-of-a-clone'));
+  expect(await reserve.put('seg-shared')).toBe(false);
+  expect(await reserve.putOverwritten('seg-shared')).toBe(false);
+  expect(await overwrite(store, 'seg-shared')).toBe('shared');
+  // Nor where it got into the reserve by another way.
+  linkSync(join(path, 'seg-shared'), join(path, 'reserve-7'));
+  await reserve.adopt(['reserve-7']);
+  expect(reserve.count).toBe(0);
+  expect(readdirSync(path)).not.toContain('reserve-7');
+  expect(readFileSync(join(path, 'seg-of-a-clone')).equals(fileUnder(1))).toBe(true);
+  rmSync(join(path, 'seg-of-a-clone'));
+  expect(await reserve.put('seg-shared')).toBe(true);
+});
+
+it('the eraser lets go of a file that another volume shares, and does not overwrite it', async () => {
+  const { path, store, add } = await reserveOf();
+  add('seg-shared', 0);
+  linkSync(join(path, 'seg-shared'), join(path, 'seg-of-a-clone'));
+  const release = async () => expect.unreachable('it is not blank');
+  const eraser = new Eraser({ store, clock: systemClock, log: nullLogger, release });
+  eraser.add('seg-shared');
+  await vi.waitFor(() => expect(eraser.pending).toBe(0));
+  expect(readdirSync(path)).toEqual(['seg-of-a-clone']);
+  expect(readFileSync(join(path, 'seg-of-a-clone')).equals(fileUnder(0))).toBe(true);
 });

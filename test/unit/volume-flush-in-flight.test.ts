@@ -35,6 +35,7 @@ it('a write in flight while a sync starts is covered by the next flush', async (
     sync: () => f.sync(),
     truncate: (s) => f.truncate(s),
     size: () => f.size(),
+    links: () => f.links(),
     close: () => f.close(),
   });
   const harness = await VolumeHarness.create({
