@@ -20,9 +20,6 @@ export class AppendBuffer {
   unsealed: unknown;
   /** Pool jobs that still read slots of this buffer. */
   readonly reading = new Set<Promise<unknown>>();
-  /** The last write of this buffer; writes follow one another. */
-  lastWrite: Promise<void> = Promise.resolve();
-
   /** Changes with every use: what was queued for an earlier use must not touch this one. */
   use = 0;
 
@@ -33,7 +30,6 @@ export class AppendBuffer {
     this.used = 0;
     this.written = 0;
     this.unsealed = undefined;
-    this.lastWrite = Promise.resolve();
   }
 
   holds(position: number): boolean {

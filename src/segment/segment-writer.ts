@@ -53,6 +53,8 @@ export class SegmentWriter {
   /** Something was written that no sync covers yet. */
   #unsynced = false;
   #syncing: Promise<void> = Promise.resolve();
+  /** The last write of a buffer. They follow one another: together they would queue for the lock of the same file. */
+  #lastWrite: Promise<void> = Promise.resolve();
 
   constructor(
     segment: Segment,
@@ -171,10 +173,10 @@ export class SegmentWriter {
 
   #writeBuffer(buffer: AppendBuffer): Promise<void> {
     const { used, use } = buffer;
-    buffer.lastWrite = buffer.lastWrite.then(() => this.#writeUpTo(buffer, use, used));
-    // Later writes of the buffer fail with the same error; none of them may be an unhandled rejection.
-    buffer.lastWrite.catch(() => undefined);
-    return buffer.lastWrite;
+    this.#lastWrite = this.#lastWrite.then(() => this.#writeUpTo(buffer, use, used));
+    // Later writes fail with the same error; none of them may be an unhandled rejection.
+    this.#lastWrite.catch(() => undefined);
+    return this.#lastWrite;
   }
 
   async #writeUpTo(buffer: AppendBuffer, use: number, target: number): Promise<void> {
