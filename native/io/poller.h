@@ -28,7 +28,8 @@ struct Ready {
 
 class Poller {
  public:
-  using OnReady = void (*)(void* context, std::span<const Ready> ready);
+  // True where what was ready is dealt with and its client, with nothing else under way, may well ask again at once.
+  using OnReady = bool (*)(void* context, std::span<const Ready> ready);
 
   // Null where the kernel or the loop refuses; errno says why.
   static Poller* create(uv_loop_t* loop, OnReady on_ready, void* context);
@@ -63,6 +64,10 @@ class Poller {
   static void on_poll(uv_poll_t* handle, int status, int events);
   static void on_closed(uv_handle_t* handle);
   void dispatch();
+  // What is ready now: nothing, or the result of the callback.
+  std::optional<bool> handle_ready();
+  // The same, looking again and again for a short time.
+  std::optional<bool> handle_soon();
   Slot* find(uint64_t socket);
   const Slot* find(uint64_t socket) const;
 
@@ -73,6 +78,8 @@ class Poller {
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_;
   uint32_t open_ = 0;
+  uint32_t spins_to_skip_ = 0;
+  uint32_t spins_skipped_ = 0;
   void (*done_)(void*) = nullptr;
   void* done_argument_ = nullptr;
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 extern "C" {
 
@@ -21,6 +22,7 @@ constexpr int UV_POLL = 8;
 constexpr int UV_READABLE = 1;
 
 std::size_t uv_handle_size(int type);
+std::uint64_t uv_hrtime();
 int uv_poll_init(uv_loop_t* loop, uv_poll_t* handle, int fd);
 int uv_poll_start(uv_poll_t* handle, int events, uv_poll_cb cb);
 int uv_poll_stop(uv_poll_t* handle);

@@ -93,7 +93,7 @@ class Call {
   napi_value args_[4] = {};
 };
 
-void on_ready(void* argument, std::span<const Ready> ready) {
+bool on_ready(void* argument, std::span<const Ready> ready) {
   auto* io = static_cast<IoEnv*>(argument);
   const Napi::Env env(io->env);
   const Napi::HandleScope scope(env);
@@ -105,9 +105,12 @@ void on_ready(void* argument, std::span<const Ready> ready) {
     events[2 * i + 1] = ready[i].mask;
   }
   try {
-    io->on_ready.MakeCallback(env.Global(), {Napi::Number::New(env, static_cast<double>(count))}, *io->context);
+    const Napi::Value soon =
+        io->on_ready.MakeCallback(env.Global(), {Napi::Number::New(env, static_cast<double>(count))}, *io->context);
+    return soon.IsBoolean() && soon.As<Napi::Boolean>().Value();
   } catch (const Napi::Error& error) {
     napi_fatal_exception(io->env, error.Value());
+    return false;
   }
 }
 
@@ -122,7 +125,7 @@ void on_environment_end(napi_async_cleanup_hook_handle hook, void* argument) {
                    hook);
 }
 
-// ioStart(events: Float64Array, onReady: (count) => void). A second call replaces both.
+// ioStart(events: Float64Array, onReady: (count) => boolean | void). A second call replaces both.
 napi_value io_start(napi_env raw, napi_callback_info info) {
   Call call(raw, info);
   const Napi::Env env(raw);

@@ -203,8 +203,11 @@ export interface Addon {
 
   // Sockets (native/io/poller.h): non-blocking, watched by one epoll set on the environment's event loop. A
   // handle carries a generation and is never given out twice. Every function returns a value >= 0, or -errno.
-  /** `onReady(count)` is called once for each wake-up; `events` then holds `count` pairs of handle and IO_* mask. */
-  ioStart(events: Float64Array, onReady: (count: number) => void): number;
+  /**
+   * `onReady(count)` is called once for each wake-up; `events` then holds `count` pairs of handle and IO_* mask. Where it
+   * returns true the sockets are looked at again for some microseconds before the loop goes on.
+   */
+  ioStart(events: Float64Array, onReady: (count: number) => boolean | undefined): number;
   /** `address` is numeric, IPv4 or IPv6. Port 0 takes a free one; `ioName` tells which. */
   ioListenTcp(address: string, port: number, backlog: number): number;
   /** The file gets permission bits `mode`, replaces one that nobody listens on, and goes away with the handle. */

@@ -20,6 +20,9 @@ import { SendWatch } from './send-watch.js';
 import { Session, type SessionHost } from './session.js';
 import { type Transport, type TransportEvents, WOULD_BLOCK } from './transport.js';
 
+/** After so many requests that came one by one the client is taken to wait for each answer. */
+const IN_TURN_MIN = 32;
+
 type State = 'handshake' | 'serving' | 'lingering' | 'closed';
 
 export class Connection implements SessionHost, NegotiationHost, NbdClient, TransportEvents {
@@ -35,6 +38,8 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
   #state: State = 'handshake';
   #secured = false;
   #exports: ExportSource | undefined;
+  /** Requests in a row that came alone and were answered at once. */
+  #inTurn = 0;
   /** Stop reading until something completes. */
   #paused = false;
   /** Whatever else the client sends is not listened to. */
@@ -194,7 +199,8 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
 
   // For the transport.
 
-  onReady(mask: number): void {
+  onReady(mask: number): boolean {
+    const before = this.#session?.requests ?? 0;
     this.#guarded(() => {
       // A hang-up counts as writable, so that a send finds out what happened.
       if ((mask & ~IO_READABLE) !== 0) {
@@ -205,6 +211,10 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
       if ((mask & ~IO_WRITABLE) !== 0 && this.#reading) this.#receive();
       this.#resume();
     });
+    const served = (this.#session?.requests ?? 0) - before;
+    const idle = this.inFlight === 0 && this.output.unsentBytes === 0 && this.input.available === 0;
+    this.#inTurn = served === 1 && idle ? this.#inTurn + 1 : 0;
+    return this.#inTurn >= IN_TURN_MIN;
   }
 
   get #reading(): boolean {

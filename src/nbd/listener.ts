@@ -70,7 +70,14 @@ export class Listener {
   }
 
   #watch(): void {
-    watch(this.#socket, () => this.#accept(), IO_READABLE);
+    watch(
+      this.#socket,
+      () => {
+        this.#accept();
+        return false;
+      },
+      IO_READABLE,
+    );
   }
 
   #accept(): void {

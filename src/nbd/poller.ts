@@ -8,20 +8,22 @@ import type { SendBatch, Transport, TransportEvents } from './transport.js';
 
 const EVENTS_MAX = 256;
 
-type Handler = (mask: number) => void;
+/** True where more is likely to come at once. */
+type Handler = (mask: number) => boolean | undefined;
 
 const handlers = new Map<number, Handler>();
 const events = new Float64Array(2 * EVENTS_MAX);
 let started = false;
 
-function dispatch(count: number): void {
+function dispatch(count: number): boolean {
   let failure: unknown;
   let failed = false;
+  let soon = false;
   for (let i = 0; i < count; i++) {
     // A handler that ran before may have closed this one.
     const handler = handlers.get(events[2 * i]);
     try {
-      handler?.(events[2 * i + 1]);
+      soon = handler?.(events[2 * i + 1]) === true;
     } catch (error) {
       // The others get their turn first; then the mistake is reported as uncaught.
       failure ??= error;
@@ -29,6 +31,7 @@ function dispatch(count: number): void {
     }
   }
   if (failed) throw failure;
+  return soon && count === 1;
 }
 
 function start(): void {

@@ -64,6 +64,8 @@ export class Session {
   readonly host: SessionHost;
   /** Every new request is answered with ESHUTDOWN. */
   refusing = false;
+  /** That came so far. */
+  requests = 0;
   readonly #context: { -readonly [K in keyof RequestContext]: RequestContext[K] };
   readonly #request: Request = emptyRequest();
   #write: IncomingWrite | undefined;
@@ -162,14 +164,18 @@ export class Session {
       this.host.waitForMemory();
       return 'paused';
     }
-    this.counters.count(request.type);
-    this.input.consume(REQUEST_HEADER_BYTES);
+    this.#count(request);
     return undefined;
   }
 
-  #startWrite(request: Request, error: WireError | undefined): Progress | undefined {
+  #count(request: Request): void {
+    this.requests += 1;
     this.counters.count(request.type);
     this.input.consume(REQUEST_HEADER_BYTES);
+  }
+
+  #startWrite(request: Request, error: WireError | undefined): Progress | undefined {
+    this.#count(request);
     if (request.length > PAYLOAD_DRAIN_BYTES_MAX) {
       this.fail(request, refusal(Errno.EINVAL));
       return 'lost';

@@ -57,8 +57,11 @@ export class SendBatch {
 }
 
 export interface TransportEvents {
-  /** A mask of IO_READABLE, IO_WRITABLE and IO_HANGUP, limited to the interest that was set. */
-  onReady(mask: number): void;
+  /**
+   * A mask of IO_READABLE, IO_WRITABLE and IO_HANGUP, limited to the interest that was set. True where the peer got its
+   * answer, waits for nothing else, and so may well ask again at once.
+   */
+  onReady(mask: number): boolean;
 }
 
 export interface Transport {

@@ -27,8 +27,8 @@ class InvertingTransport implements Transport, TransportEvents {
     return this.#inner.peer;
   }
 
-  onReady(mask: number): void {
-    this.events?.onReady(mask);
+  onReady(mask: number): boolean {
+    return this.events?.onReady(mask) ?? false;
   }
 
   receive(chunk: Chunk, offset: number, length: number): number {
