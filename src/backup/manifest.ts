@@ -82,8 +82,8 @@ export function encodeManifest(manifest: Manifest, key: KeyHandle): Uint8Array {
   writer.u64(manifest.mappedBlocks).u64(manifest.slots).u32(manifest.segments).u32(manifest.nextIndex);
   writer.u64(index.bytes).bytes(index.sha256).u64(map.bytes).bytes(map.sha256).bytes(map.salt);
   writer.u32(body.length).u32(manifest.deks.length).bytes(body);
-  writer.u32(addon.crc32c(writer.written(), 0));
   writer.bytes(addon.keyMac(key, LABEL, contextOf(manifest), writer.written()));
+  writer.u32(addon.crc32c(writer.written(), 0));
   return bytes;
 }
 
@@ -123,8 +123,8 @@ export function decodeManifest(bytes: Uint8Array, what: string): DecodedManifest
   const plain = (flags & FLAG_PLAIN) !== 0;
   const manifest: Manifest = { suite, plain, ...head, name, origins, deks, base };
   assertConsistent(manifest, (problem) => reader.error(problem));
-  const covered = bytes.subarray(0, macAt);
-  return { manifest, covered, mac: bytes.subarray(macAt), digest: sha256(bytes) };
+  const [covered, mac] = [bytes.subarray(0, macAt), bytes.subarray(macAt, macAt + MAC_BYTES)];
+  return { manifest, covered, mac, digest: sha256(bytes) };
 }
 
 function decodeHead(reader: ByteReader) {
@@ -167,14 +167,15 @@ function textLength(reader: ByteReader): number {
   return length;
 }
 
-/** Over all that is before it. Where the MAC begins. */
+/** Over all that is before it, the MAC included, so that no accident needs the key to be found. Where the MAC begins. */
 function checkCrc(bytes: Uint8Array, what: string): number {
   const reader = new ByteReader(bytes, what, BODY_LENGTH_AT);
   const at = HEAD_BYTES + reader.u32();
-  if (at + CRC_BYTES + MAC_BYTES !== bytes.length) throw reader.error('wrong length');
-  if (new ByteReader(bytes, what, at).u32() !== addon.crc32c(bytes.subarray(0, at), 0))
+  const end = at + MAC_BYTES;
+  if (end + CRC_BYTES !== bytes.length) throw reader.error('wrong length');
+  if (new ByteReader(bytes, what, end).u32() !== addon.crc32c(bytes.subarray(0, end), 0))
     throw reader.error('wrong CRC: the bytes are damaged');
-  return at + CRC_BYTES;
+  return at;
 }
 
 function assertConsistent(manifest: Manifest, fail: (problem: string) => Error): void {

@@ -43,7 +43,7 @@ export async function verifyBackup(options: VerifyBackupOptions): Promise<Verifi
     });
   }
   await attempt(problems, () => verifyMap(options));
-  return { slots: done / SLOT_BYTES, problems };
+  return { slots: done / SLOT_BYTES, problems: [...new Set(problems)] };
 }
 
 /** What does not authenticate, or is not there, is a problem; everything else is an error. */

@@ -1,6 +1,7 @@
 /** A small sealed volume with a random history that is known block for block, and backups of it. */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { expect } from 'vitest';
 import type { Manifest } from '../../src/backup/manifest.js';
 import { systemClock } from '../../src/base/clock.js';
 import type { CipherPool } from '../../src/cipher/cipher-pool.js';
@@ -96,8 +97,16 @@ export class BackupSubject {
     this.versions.fill(version, lba, lba + count);
   }
 
-  async expectContent(versions: Uint32Array = this.versions): Promise<void> {
+  /** Every block is what it ought to be; those that `isLost` are errors. */
+  async expectContent(
+    versions: Uint32Array = this.versions,
+    isLost = (_lba: number) => false,
+  ): Promise<void> {
     for (let lba = 0; lba < BLOCKS; lba++) {
+      if (isLost(lba)) {
+        await expect(this.sealed.read(this.#io, lba)).rejects.toMatchObject({ code: 'EIO' });
+        continue;
+      }
       const wanted = versions[lba] === 0 ? ZEROS : patternBlock(lba, versions[lba]);
       const found = await this.sealed.read(this.#io, lba);
       if (Buffer.compare(found, wanted) !== 0)
