@@ -90,6 +90,11 @@ export class BackupSubject {
     return touched;
   }
 
+  /** The same block again and again; not noted in `versions`. */
+  async writeBlocks(lba: number, count: number, block: Uint8Array): Promise<void> {
+    await this.sealed.write(this.#io, lba, ...Array.from({ length: count }, () => block));
+  }
+
   async write(lba: number, count: number): Promise<void> {
     version++;
     const blocks = Array.from({ length: count }, (_, j) => patternBlock(lba + j, version));
