@@ -84,6 +84,7 @@ function isSyncFailure(error: unknown): boolean {
 const DEAD_PER_CHECKPOINT_MAX = 4096;
 const PIN_WAIT_MS = 2;
 const RETRY_MS = 1000;
+const NOT_LET_GO = 'a file of a dead segment could not be let go of';
 
 /**
  * Writes the map's changes since the last checkpoint as one more sorted run, publishes a root that names it, and then
@@ -128,7 +129,7 @@ export class Checkpointer {
       ...options,
       runs: this.#runs,
       isFinal: (segment) => segment.sealed && segment.buffers.length === 0 && !this.#isWritten(segment),
-      onReleased: () => this.#startTimer(0),
+      onReleased: (pin) => this.#released(pin),
     });
     for (const segment of options.recorded) this.#recorded.add(segment);
   }
@@ -183,11 +184,11 @@ export class Checkpointer {
 
   /** Resolves when no durable root names the snapshot; what only it needed goes with a checkpoint after that. */
   async deleteSnapshot(snapshot: Snapshot): Promise<void> {
-    const putBack = this.snapshots.takeOut(snapshot);
+    this.snapshots.takeOut(snapshot);
     try {
       await this.run();
     } catch (error) {
-      putBack();
+      this.snapshots.putBack(snapshot);
       throw error;
     }
     this.snapshots.forget(snapshot);
@@ -253,7 +254,8 @@ export class Checkpointer {
     this.#timer = undefined;
     this.#retrying = false;
     // What is kept for long may keep nothing of the reserve.
-    if (this.snapshots.isWanted) await this.#quietly(() => this.#options.spares.fillReserve());
+    if (this.snapshots.isWanted)
+      await this.#quietly('the reserve could not be filled', () => this.#options.spares.fillReserve());
     const cut = this.#cut();
     try {
       await this.#syncSlots();
@@ -281,20 +283,23 @@ export class Checkpointer {
   async #letGo(dead: readonly Segment[]): Promise<void> {
     for (const segment of dead) {
       if (this.#closed) return;
-      await this.#quietly(() => this.#retire(segment));
+      await this.#quietly(NOT_LET_GO, () => this.#retire(segment));
     }
-    if (!this.#closed) await this.#quietly(() => this.#options.spares.fillReserve());
+    if (!this.#closed) await this.#quietly(NOT_LET_GO, () => this.#options.spares.fillReserve());
   }
 
-  async #quietly(work: () => Promise<unknown>): Promise<void> {
+  async #quietly(problem: string, work: () => Promise<unknown>): Promise<void> {
     try {
       await work();
     } catch (error) {
-      this.#options.log.error(
-        { reason: messageOf(error) },
-        'a file of a dead segment could not be let go of',
-      );
+      this.#options.log.error({ reason: messageOf(error) }, problem);
     }
+  }
+
+  /** Somebody has read what was kept for him: a checkpoint soon lets go of what nothing else needs. */
+  #released({ files }: Pin): void {
+    const named = new Set([...runsNamed(this.#root)].map((run) => run.fileId));
+    if (this.canRetire || files.some((run) => !named.has(run.fileId))) this.#startTimer(0);
   }
 
   /** Makes every slot durable. Unmaps that find no room in the log are in the map of the cut anyway. */

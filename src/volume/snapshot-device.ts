@@ -17,10 +17,12 @@ export interface SnapshotDeviceOptions extends Omit<ReadPathOptions, 'map'> {
   /** Keeps what it names while its map is read. */
   pin(snapshot: Snapshot): Pin;
   readonly log: Logger;
-  /** What its map may take in memory. */
-  mapBytesMax(): number;
+  /** Has maps loaded one after the other, so that they are within their bound; `load` learns what its one may take. */
+  inTurn<T>(load: (mapBytesMax: number) => Promise<T>): Promise<T>;
   /** Throws where the volume takes no requests. */
   admit(): void;
+  /** The volume is being closed. */
+  isStopped(): boolean;
   /** Has a stop of the volume wait for it. */
   track<T>(work: MaybePromise<T>): MaybePromise<T>;
 }
@@ -30,6 +32,7 @@ interface Loaded {
   readonly reads: ReadPath;
 }
 
+const NOBODY = 'nobody is attached to the snapshot any more';
 /** Longest that a CACHE request reads ahead. */
 const CACHE_BYTES_MAX = 32 * 1024 * 1024;
 
@@ -66,7 +69,9 @@ export class SnapshotDevice implements BlockDevice {
     const { problem } = this.#options.snapshot;
     if (problem !== undefined) throw new SealbdError('EIO', problem);
     this.#clients.add(onClose);
-    this.#load().catch((error: unknown) => {
+    const loading = this.#options.track(this.#load()) as Promise<Loaded>;
+    loading.catch((error: unknown) => {
+      if (isSealbdError(error, 'ESHUTDOWN')) return;
       this.#options.log.error(
         { snapshot: this.name, reason: messageOf(error) },
         'a snapshot can not be read',
@@ -146,10 +151,11 @@ export class SnapshotDevice implements BlockDevice {
   }
 
   #load(): Promise<Loaded> {
-    if (this.#clients.size === 0) return Promise.reject(new SealbdError('ESHUTDOWN', 'nobody is attached'));
+    if (this.#clients.size === 0) return Promise.reject(new SealbdError('ESHUTDOWN', NOBODY));
     if (this.#loading !== undefined) return this.#loading;
     const isWanted = (): boolean => this.#loading === loading;
-    const loading: Promise<Loaded> = this.#readMap(isWanted).catch((error: unknown) => {
+    const read = (mapBytesMax: number): Promise<Loaded> => this.#readMap(mapBytesMax, isWanted);
+    const loading: Promise<Loaded> = this.#options.inTurn(read).catch((error: unknown) => {
       // The next one who reads tries again.
       if (isWanted()) this.#loading = undefined;
       throw deviceError(error);
@@ -158,24 +164,27 @@ export class SnapshotDevice implements BlockDevice {
     return loading;
   }
 
-  async #readMap(isWanted: () => boolean): Promise<Loaded> {
-    const { snapshot, pin, mapBytesMax } = this.#options;
+  async #readMap(mapBytesMax: number, isWanted: () => boolean): Promise<Loaded> {
+    const { snapshot, pin, isStopped } = this.#options;
     for (;;) {
+      if (!isWanted()) throw new SealbdError('ESHUTDOWN', NOBODY);
       const { entry } = snapshot;
-      const map = new BlockMap(mapBytesMax());
+      const map = new BlockMap(mapBytesMax);
       const pinned = pin(snapshot);
       try {
         const loader = map.loader();
-        for await (const { count, lba, blocks, slot } of pinned.runs())
+        for await (const { count, lba, blocks, slot } of pinned.runs()) {
+          if (isStopped() || !isWanted()) throw new SealbdError('ESHUTDOWN', NOBODY);
           for (let i = 0; i < count; i++) loader.add(lba[i], blocks[i], slot[i]);
+        }
         loader.finish();
       } finally {
         await pinned.release();
       }
       // Where blocks were moved meanwhile it is out of date; from here on it is told of that.
-      if (snapshot.entry !== entry) continue;
+      if (snapshot.entry !== entry || !isWanted()) continue;
       const loaded = { map, reads: new ReadPath({ ...this.#options, map }) };
-      if (isWanted()) this.#loaded = loaded;
+      this.#loaded = loaded;
       return loaded;
     }
   }

@@ -88,8 +88,8 @@ export interface SnapshotsOptions extends RunFilesOptions {
   readonly snapshots: readonly Snapshot[];
   /** Nothing writes the file of the segment any more. */
   isFinal(segment: Segment): boolean;
-  /** Something that was kept is not needed any more: a checkpoint lets it go. */
-  onReleased(): void;
+  /** What was kept is not needed any more. */
+  onReleased(pin: Pin): void;
 }
 
 /** Reads the tables of a root's snapshots, and counts what they hold. One that is damaged keeps all that it may need. */
@@ -139,6 +139,8 @@ export class Snapshots {
   readonly #options: SnapshotsOptions;
   #list: readonly Snapshot[];
   readonly #requests: Request[] = [];
+  /** Names of those that are being made or deleted. */
+  readonly #namesUnderWay = new Set<string>();
   /** Those that are not, or not yet, snapshots of a durable root. */
   readonly #pins = new Set<Pin>();
   /** Checkpoints until map files under another DEK are tried again to be written anew. */
@@ -182,15 +184,19 @@ export class Snapshots {
 
   /** Has the next checkpoint keep its cut; as a snapshot where it is given a name. */
   request(name: string | undefined): Promise<Pin> {
-    if (name !== undefined) this.#assertNew(name);
-    return new Promise((resolve, reject) => this.#requests.push({ name, resolve, reject }));
+    if (name !== undefined) this.#begin(name);
+    const kept = new Promise<Pin>((resolve, reject) => this.#requests.push({ name, resolve, reject }));
+    return kept.finally(() => {
+      if (name !== undefined) this.#namesUnderWay.delete(name);
+    });
   }
 
-  #assertNew(name: string): void {
-    const names = [...this.#list, ...this.#requests].map((known) => known.name);
-    if (names.includes(name)) throw new SealbdError('CONFLICT', `snapshot "${name}" exists already`);
-    if (names.length >= SNAPSHOTS_MAX)
+  #begin(name: string): void {
+    if (this.find(name) !== undefined || this.#namesUnderWay.has(name))
+      throw new SealbdError('CONFLICT', `snapshot "${name}" exists already`);
+    if (this.#list.length + this.#namesUnderWay.size >= SNAPSHOTS_MAX)
       throw new SealbdError('CONFLICT', `there are ${SNAPSHOTS_MAX} snapshots already`);
+    this.#namesUnderWay.add(name);
   }
 
   get isWanted(): boolean {
@@ -216,7 +222,7 @@ export class Snapshots {
   #release(pin: Pin): void {
     if (!this.#pins.delete(pin)) return;
     this.#options.table.release(pin.holds);
-    this.#options.onReleased();
+    this.#options.onReleased(pin);
   }
 
   /** Keeps what a snapshot names, whatever becomes of it. INTEGRITY where it is damaged. */
@@ -372,20 +378,22 @@ export class Snapshots {
     }
   }
 
-  /** Takes a snapshot out of what the next root names; returns what puts it back. Its segments stay until `forget`. */
-  takeOut(snapshot: Snapshot): () => void {
-    const before = this.#list;
-    this.#list = before.filter((other) => other !== snapshot);
-    return () => {
-      // Others may have come or gone meanwhile.
-      const since = this.#list.filter((other) => !before.includes(other));
-      this.#list = [...before.filter((other) => other === snapshot || this.#list.includes(other)), ...since];
-    };
+  /** The next root does not name the snapshot. Its segments stay until `forget`. */
+  takeOut(snapshot: Snapshot): void {
+    this.#namesUnderWay.add(snapshot.name);
+    this.#list = this.#list.filter((other) => other !== snapshot);
+  }
+
+  /** There was no such root. */
+  putBack(snapshot: Snapshot): void {
+    this.#namesUnderWay.delete(snapshot.name);
+    this.#list = [...this.#list, snapshot].sort((a, b) => a.entry.lastSequence - b.entry.lastSequence);
   }
 
   /** No durable root names it any more: what it holds may go. */
   forget(snapshot: Snapshot): void {
     const { table } = this.#options;
+    this.#namesUnderWay.delete(snapshot.name);
     table.release(snapshot.holds);
     const damaged = this.#list.filter(({ problem }) => problem !== undefined);
     table.heldBelowId = Math.max(0, ...damaged.map(({ entry }) => entry.segmentIdEnd));

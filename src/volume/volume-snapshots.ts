@@ -15,12 +15,15 @@ export interface VolumeSnapshotsOptions {
   readonly mapBytesMax: number;
   readonly log: Logger;
   admit(): void;
+  isStopped(): boolean;
   track<T>(work: MaybePromise<T>): MaybePromise<T>;
 }
 
 export class VolumeSnapshots {
   readonly #options: VolumeSnapshotsOptions;
   readonly #devices = new Map<Snapshot, SnapshotDevice>();
+  /** The last map that is being loaded, or waits for its turn. */
+  #loading: Promise<unknown> = Promise.resolve();
 
   constructor(options: VolumeSnapshotsOptions) {
     this.#options = options;
@@ -89,17 +92,23 @@ export class VolumeSnapshots {
     if (snapshot === undefined) return undefined;
     let device = this.#devices.get(snapshot);
     if (device === undefined) {
-      const { engine, volume, log, admit, track } = this.#options;
+      const { engine, volume, log, admit, isStopped, track } = this.#options;
       const { table, reader, bounce } = engine;
       device = new SnapshotDevice({
-        ...{ volume, snapshot, table, reader, bounce, log, admit, track },
+        ...{ volume, snapshot, table, reader, bounce, log, admit, isStopped, track },
         pin: (of) => this.#snapshots.pin(of),
-        mapBytesMax: () => this.#mapBytesLeft(),
+        inTurn: (load) => this.#inTurn(load),
       });
       this.#devices.set(snapshot, device);
       snapshot.reader = device;
     }
     return device;
+  }
+
+  #inTurn<T>(load: (mapBytesMax: number) => Promise<T>): Promise<T> {
+    const result = this.#loading.then(() => load(this.#mapBytesLeft()));
+    this.#loading = result.catch(() => undefined); // Whoever asked for it is told.
+    return result;
   }
 
   #mapBytesLeft(): number {

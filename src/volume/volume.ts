@@ -97,6 +97,7 @@ export class Volume implements BlockDevice {
     this.snapshots = new VolumeSnapshots({
       ...{ volume: options.name, engine, mapBytesMax, log: options.log },
       admit: () => this.#admit(),
+      isStopped: () => this.#stopped,
       track: (work) => this.#track(work),
     });
   }

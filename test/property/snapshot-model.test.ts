@@ -1,13 +1,13 @@
 /**
  * Snapshots at random points of a random history: each reads, block for block, as the volume did when it was made, whatever
- * was written, trimmed, compacted, deleted, rolled back and opened again since. SEALBD_SNAPSHOT_STEPS makes the history longer.
+ * was written, trimmed, compacted, deleted, rolled back, killed and opened again since. SEALBD_SNAPSHOT_STEPS makes the history longer.
  */
 import { afterEach, describe, expect, it } from 'vitest';
 import { readSnapshot } from '../support/snapshot-reader.js';
 import { BLOCK, patternBlock, seededRandom, VolumeHarness } from '../support/volume-harness.js';
 
 const SIZE = 4 * 1024 * 1024;
-const STEPS = Number(process.env.SEALBD_SNAPSHOT_STEPS ?? 800);
+const STEPS = Number(process.env.SEALBD_SNAPSHOT_STEPS ?? 400);
 const seed = Number(process.env.SEALBD_SEED ?? Date.now() % 1_000_000);
 const SNAPSHOTS_AT_ONCE = 6;
 
@@ -47,8 +47,12 @@ describe.each([
       } else if (what < 0.8) await harness.volume.flush();
       else if (what < 0.84) await harness.volume.checkpoint();
       else if (what < 0.88) await harness.volume.compact();
-      else if (what < 0.9) await harness.reopen();
-      else if (what < 0.95) {
+      else if (what < 0.89) await harness.reopen();
+      else if (what < 0.9) {
+        // Killed after a flush: the files as they are at that instant.
+        await harness.volume.flush();
+        await harness.dropAfterFlush();
+      } else if (what < 0.95) {
         if (snapshots.size === SNAPSHOTS_AT_ONCE) continue;
         const name = `s${made++}`;
         await harness.volume.createSnapshot(name);

@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../../src/base/clock.js';
@@ -11,6 +11,7 @@ import { FsStore } from '../../src/store/fs-store.js';
 import type { Store } from '../../src/store/store.js';
 import type { VolumeTuning } from '../../src/volume/tuning.js';
 import { Volume } from '../../src/volume/volume.js';
+import { snapshotOf } from './volume-parser.js';
 
 export const BLOCK = 4096;
 
@@ -106,6 +107,16 @@ export class VolumeHarness {
   async reopen(): Promise<Volume> {
     await this.stop();
     return this.open();
+  }
+
+  /** Opens what a `kill -9` at this instant would leave; what the volume did when it was stopped is lost. */
+  async dropAfterFlush(): Promise<void> {
+    const files = await snapshotOf(this.path);
+    await this.stop();
+    await rm(this.path, { recursive: true });
+    await mkdir(this.path);
+    for (const [name, bytes] of files) await writeFile(join(this.path, name), bytes);
+    await this.open();
   }
 
   async destroy(): Promise<void> {
