@@ -16,6 +16,10 @@
 namespace sealbd {
 namespace {
 
+constexpr int KEEPALIVE_IDLE_SECONDS = 60;
+constexpr int KEEPALIVE_INTERVAL_SECONDS = 15;
+constexpr int KEEPALIVE_PROBES = 4;
+
 union AnyAddress {
   sockaddr any;
   sockaddr_in v4;
@@ -161,7 +165,11 @@ int accept_stream(int listener, int buffer_bytes) {
   socklen_t size = sizeof(domain);
   if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain != AF_UNIX) {
     set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    // A peer that is gone without a word is noticed within two minutes, not after the kernel's two hours.
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
   }
   set_option(fd, SOL_SOCKET, SO_SNDBUF, buffer_bytes);
   set_option(fd, SOL_SOCKET, SO_RCVBUF, buffer_bytes);

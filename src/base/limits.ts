@@ -58,6 +58,8 @@ export const REPLY_BYTES_UNSENT_MAX = 4 * MiB;
 /** A client that takes nothing of what is queued for it for so long is dropped; sooner when memory is short. */
 export const SEND_STALL_MS = 30_000;
 export const SEND_STALL_SHORT_OF_MEMORY_MS = 5_000;
+/** A client that sends nothing more of a request that it began is dropped after so long. */
+export const RECEIVE_STALL_MS = 60_000;
 /** How long a refused client gets to read the last answer. */
 export const LINGER_MS = 1_000;
 /** Pause of a listener after the process ran out of descriptors or memory. */

@@ -107,6 +107,7 @@ function addServe(program: Command): void {
       '--insecure',
       'allow addresses that other machines can reach, and a key service without TLS on one',
     )
+    .option('--print-limits', 'show every limit with these settings, and end')
     .action(async (flags, command) => {
       // The daemon brings the addon along; no other command needs it.
       const { serve } = await import('./commands/serve.js');

@@ -1,7 +1,6 @@
 /** The configuration file, as TOML spells it. Every key is optional; an unknown one is an error. */
 import { z } from 'zod';
 import { CIPHER_NAMES } from '../base/ciphers.js';
-import { isSealbdError } from '../base/errors.js';
 import {
   HOOK_TIMEOUT_MS_MAX,
   NAME_PATTERN,
@@ -11,9 +10,9 @@ import {
   SEGMENT_SLOTS,
   UNREACHABLE_GRACE_MS_MAX,
 } from '../base/limits.js';
-import { formatDuration, parseDuration, parseSize } from '../base/units.js';
-
 import { accessSchema } from './config-access.js';
+import { duration, durationWithin, size } from './config-fields.js';
+import { limitsSchema } from './config-limits.js';
 
 export const ADMIN_TOKEN_CHARACTERS_MIN = 16;
 /** Shorter segments leave no slots for the trims of a full one. */
@@ -21,29 +20,6 @@ const SEGMENT_SLOTS_MIN = 16;
 const SPARES_MAX = 1024;
 const KEY_URI_PATTERN = /^[a-z]+:.+$/;
 const KEY_URI_EXPECTED = 'expected a key URI such as local:NAME, or a list of them';
-
-/** Text that `parse` takes, with its USAGE message as the issue. */
-function parsed(parse: (text: string) => number) {
-  return z.string().transform((text, context) => {
-    try {
-      return parse(text);
-    } catch (error) {
-      if (!isSealbdError(error, 'USAGE')) throw error;
-      context.addIssue({ code: 'custom', message: error.message.replace(/^.*? is not /, 'expected ') });
-      return z.NEVER;
-    }
-  });
-}
-
-const size = parsed((text) => parseSize(text, 'size'));
-const duration = parsed((text) => parseDuration(text, 'time'));
-function durationWithin(minMs: number, maxMs: number) {
-  return duration.refine((ms) => ms >= minMs && ms <= maxMs, expectDuration(minMs, maxMs));
-}
-
-export function expectDuration(minMs: number, maxMs: number): string {
-  return `expected a time from ${formatDuration(minMs)} to ${formatDuration(maxMs)}`;
-}
 
 const addressList = z.union([z.string(), z.array(z.string()).min(1)]);
 
@@ -81,6 +57,7 @@ export const configSchema = z.strictObject({
   tls: tlsSchema.optional(),
   /** Who may open what over NBD; what no rule allows is denied. */
   access: accessSchema.optional(),
+  limits: limitsSchema.optional(),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).optional() }).optional(),
   tuning: z
     .strictObject({

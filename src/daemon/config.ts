@@ -24,14 +24,16 @@ import {
 import { parseDuration, parseSize } from '../base/units.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
 import type { WatchPolicy } from '../keys/watch-state.js';
+import type { NbdLimits } from '../nbd/nbd-limits.js';
 import type { AccessRule } from './access.js';
 import { type Address, formatAddress, isLocalAddress, parseAddress } from './addresses.js';
 import { accessRules } from './config-access.js';
+import { expectDuration } from './config-fields.js';
+import { nbdLimits } from './config-limits.js';
 import {
   ADMIN_TOKEN_CHARACTERS_MIN,
   type ConfigFile,
   configSchema,
-  expectDuration,
   type TuningConfig,
 } from './config-schema.js';
 import { type TlsConfig, type TlsFlags, tlsConfig } from './config-tls.js';
@@ -52,6 +54,7 @@ export interface DaemonConfig {
   readonly tls: TlsConfig | undefined;
   /** Undefined where everybody may open everything. */
   readonly access: readonly AccessRule[] | undefined;
+  readonly limits: NbdLimits;
   readonly defaultVolume: { readonly name: string; readonly sizeBytes: number } | undefined;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
   readonly tuning: TuningConfig;
@@ -96,6 +99,7 @@ export function resolveConfig(
     insecure: flags.insecure ?? file.insecure ?? false,
     tls,
     access: accessRules(file.access, tls),
+    limits: nbdLimits(file.limits),
     defaultVolume: parseDefaultVolume(flags.defaultVolume),
     logLevel: file.log?.level ?? 'info',
     tuning: file.tuning ?? {},

@@ -134,7 +134,8 @@ async function start(
 
   const knownBackups = openKnownBackups(data.path, log);
   const exports = new VolumeExports(volumes);
-  const nbd = await listenNbd(config.listen, exportsFor(config, exports, log), { clock, log, tls: tls?.nbd });
+  const shared = { clock, log, tls: tls?.nbd, limits: config.limits };
+  const nbd = await listenNbd(config.listen, exportsFor(config, exports, log), shared);
   undo.push(nbd.close);
 
   const admin: string[] = [];

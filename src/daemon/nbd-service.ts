@@ -1,11 +1,8 @@
 /** The NBD server on the configured addresses. */
-import type { Clock } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
-import type { Logger } from '../base/log.js';
-import type { TlsUpgrade } from '../nbd/connection-host.js';
 import type { ExportSource, NbdClient } from '../nbd/exports.js';
 import { describeIdentity } from '../nbd/peer-identity.js';
-import { NbdServer, type NbdServerStats } from '../nbd/server.js';
+import { NbdServer, type NbdServerOptions, type NbdServerStats } from '../nbd/server.js';
 import { type Address, formatAddress } from './addresses.js';
 
 /** Only the daemon's user may connect: who can reach the socket can read the volumes. */
@@ -29,7 +26,7 @@ export interface NbdService {
 export async function listenNbd(
   listen: readonly Address[],
   exportsFor: (client: NbdClient) => ExportSource,
-  dependencies: { readonly clock: Clock; readonly log: Logger; readonly tls: TlsUpgrade | undefined },
+  dependencies: Pick<NbdServerOptions, 'clock' | 'log' | 'tls' | 'limits'>,
 ): Promise<NbdService> {
   const server = new NbdServer({ exportsFor, ...dependencies });
   try {

@@ -7,8 +7,8 @@
  */
 import {
   ARENA_CHUNK_BYTES,
+  BYTES_IN_FLIGHT_TOTAL_MAX,
   LARGE_CHUNKS_IDLE_MAX,
-  LARGE_CHUNKS_MAX,
   SMALL_CHUNK_BYTES,
   SMALL_CHUNKS_MAX,
 } from '../base/limits.js';
@@ -71,6 +71,7 @@ export class ChunkPool {
   readonly #smallFree: Chunk[] = [];
   readonly #largeFree: Chunk[] = [];
   readonly #waiting: Retry[] = [];
+  readonly #largeMax: number;
   #arenas = 0;
   #smallUsed = 0;
   #largeUsed = 0;
@@ -79,6 +80,12 @@ export class ChunkPool {
   #closed = false;
   /** Calls of `wipeUsed` so far. */
   #wipes = 0;
+
+  /** `bytesMax`, without what small chunks may take beside, is for large ones. */
+  constructor(bytesMax: number = BYTES_IN_FLIGHT_TOTAL_MAX) {
+    const forLarge = bytesMax - SMALL_CHUNKS_MAX * SMALL_CHUNK_BYTES;
+    this.#largeMax = Math.floor(forLarge / ARENA_CHUNK_BYTES);
+  }
 
   /**
    * One reference to a small chunk. `owed` serves a caller that holds nothing else or must answer: it gets one
@@ -96,7 +103,7 @@ export class ChunkPool {
   }
 
   takeLarge(): Chunk | undefined {
-    if (this.#largeUsed >= LARGE_CHUNKS_MAX || this.#queued) return undefined;
+    if (this.#largeUsed >= this.#largeMax || this.#queued) return undefined;
     const chunk = this.#largeFree.pop() ?? this.#mapLarge();
     this.#largeUsed += 1;
     chunk.usedAt = this.#wipes;
@@ -106,7 +113,7 @@ export class ChunkPool {
 
   /** `count` large chunks, or none. */
   takeMany(count: number): Chunk[] | undefined {
-    if (this.#largeUsed + count > LARGE_CHUNKS_MAX || this.#queued) return undefined;
+    if (this.#largeUsed + count > this.#largeMax || this.#queued) return undefined;
     const chunks: Chunk[] = [];
     try {
       while (chunks.length < count) {

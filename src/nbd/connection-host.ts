@@ -3,6 +3,7 @@ import type { ChunkPool } from './chunk-pool.js';
 import type { Connection } from './connection.js';
 import type { Counters } from './counters.js';
 import type { ExportSource, NbdClient } from './exports.js';
+import type { NbdLimits } from './nbd-limits.js';
 import type { Transport } from './transport.js';
 
 /** How TLS is put under a connection: what the given transport was made of carries the records from then on. */
@@ -15,6 +16,7 @@ export interface TlsUpgrade {
 export interface ConnectionHost {
   /** What there is for this client. Asked once it is known who it is. */
   exportsFor(client: NbdClient): ExportSource;
+  readonly limits: NbdLimits;
   readonly pool: ChunkPool;
   readonly counters: Counters;
   readonly log: Logger;

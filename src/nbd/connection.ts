@@ -4,7 +4,7 @@
  * and from the server's sweep (`tick`).
  */
 import { messageOf } from '../base/errors.js';
-import { HANDSHAKE_TIMEOUT_MS, LINGER_MS, REPLY_BYTES_UNSENT_MAX } from '../base/limits.js';
+import { LINGER_MS, REPLY_BYTES_UNSENT_MAX } from '../base/limits.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { IO_READABLE, IO_WRITABLE } from '../native/addon.js';
 import type { ChunkPool } from './chunk-pool.js';
@@ -12,9 +12,11 @@ import type { ConnectionHost } from './connection-host.js';
 import type { Counters } from './counters.js';
 import type { ExportSource, NbdClient } from './exports.js';
 import { Handshake } from './handshake.js';
+import type { NbdLimits } from './nbd-limits.js';
 import type { NegotiationHost, Outcome, TlsMode } from './negotiation.js';
 import type { PeerIdentity } from './peer-identity.js';
 import { ReceiveBuffer } from './receive-buffer.js';
+import { ReceiveWatch } from './receive-watch.js';
 import { ReplyBuffer } from './reply-buffer.js';
 import { SendWatch } from './send-watch.js';
 import { Session, type SessionHost } from './session.js';
@@ -31,6 +33,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
   readonly output: ReplyBuffer;
   readonly pool: ChunkPool;
   readonly counters: Counters;
+  readonly limits: NbdLimits;
   readonly #host: ConnectionHost;
   readonly #handshake: Handshake;
   #transport: Transport;
@@ -50,6 +53,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
   #leaving: 'close' | 'linger' | undefined;
   #deadline: number;
   readonly #sends: SendWatch;
+  readonly #receives: ReceiveWatch;
   #kicked = false;
   #waitingForMemory = false;
   #retrying = false;
@@ -60,12 +64,14 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.#host = host;
     this.pool = host.pool;
     this.counters = host.counters;
+    this.limits = host.limits;
     this.input = new ReceiveBuffer(host.pool);
     this.output = new ReplyBuffer(host.pool);
     this.#transport = transport;
     const now = host.monotonic();
-    this.#sends = new SendWatch(now);
-    this.#deadline = now + HANDSHAKE_TIMEOUT_MS;
+    this.#sends = new SendWatch(now, this.limits.sendStallMs);
+    this.#receives = new ReceiveWatch(now);
+    this.#deadline = now + this.limits.handshakeMs;
     transport.events = this;
     this.#handshake = new Handshake(this);
   }
@@ -119,7 +125,17 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     const unsentBytes = this.output.unsentBytes + this.#transport.unflushedBytes;
     if (this.#sends.isStalled(now, unsentBytes, this.pool.short)) {
       this.#drop('the client does not take its replies');
+      return;
     }
+    if (this.#session !== undefined && this.open) this.#tickServing(now, this.#session, unsentBytes);
+  }
+
+  #tickServing(now: number, session: Session, unsentBytes: number): void {
+    const { receiveStallMs, idleMs } = this.limits;
+    const idle = session.inFlight === 0 && unsentBytes === 0 && !session.awaitsMore;
+    const silentMs = this.#receives.silence(now, idle || (session.awaitsMore && this.#reading));
+    if (!idle && silentMs > receiveStallMs) this.#drop('the client does not go on with its request');
+    if (idle && idleMs !== undefined && silentMs > idleMs) this.dismiss('the client asks for nothing');
   }
 
   /** Closes now, whatever is unsent. Operations under way finish and are not answered. */
@@ -237,8 +253,12 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
       this.input.clear();
       return;
     }
-    if (count === 0) this.#endInput('close');
-    else this.#advance();
+    if (count === 0) {
+      this.#endInput('close');
+      return;
+    }
+    this.#receives.progress();
+    this.#advance();
   }
 
   /** Parses what is there. */

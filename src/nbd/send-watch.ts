@@ -1,5 +1,5 @@
 /** Watches how a client takes its replies: who waits for it to take more, and whether it still does. */
-import { SEND_STALL_MS, SEND_STALL_SHORT_OF_MEMORY_MS } from '../base/limits.js';
+import { SEND_STALL_SHORT_OF_MEMORY_MS } from '../base/limits.js';
 
 interface Waiter {
   readonly bytesMax: number;
@@ -8,10 +8,12 @@ interface Waiter {
 
 export class SendWatch {
   #waiters: Waiter[] = [];
+  readonly #stallMs: number;
   #stalledSince: number;
   #progressed = false;
 
-  constructor(now: number) {
+  constructor(now: number, stallMs: number) {
+    this.#stallMs = stallMs;
     this.#stalledSince = now;
   }
 
@@ -43,6 +45,7 @@ export class SendWatch {
       this.#stalledSince = now;
       return false;
     }
-    return now - this.#stalledSince > (shortOfMemory ? SEND_STALL_SHORT_OF_MEMORY_MS : SEND_STALL_MS);
+    const allowedMs = shortOfMemory ? Math.min(this.#stallMs, SEND_STALL_SHORT_OF_MEMORY_MS) : this.#stallMs;
+    return now - this.#stalledSince > allowedMs;
   }
 }

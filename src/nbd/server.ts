@@ -1,7 +1,7 @@
 /** Listeners, connections and what they share. Drives devices that an ExportSource names, and nothing else. */
 import type { Clock, Timer } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
-import { CONNECTIONS_MAX, STOP_DEADLINE_MS } from '../base/limits.js';
+import { STOP_DEADLINE_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { ChunkPool, type ChunkPoolStats } from './chunk-pool.js';
 import { Connection } from './connection.js';
@@ -9,6 +9,7 @@ import type { ConnectionHost, TlsUpgrade } from './connection-host.js';
 import { type CommandName, Counters } from './counters.js';
 import type { ExportSource, NbdClient } from './exports.js';
 import { type ListenAddress, Listener } from './listener.js';
+import { DEFAULT_NBD_LIMITS, type NbdLimits } from './nbd-limits.js';
 import type { PeerIdentity } from './peer-identity.js';
 import type { Transport } from './transport.js';
 
@@ -20,8 +21,8 @@ export interface NbdServerOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly tls?: TlsUpgrade | undefined;
-  /** CONNECTIONS_MAX where not given. */
-  readonly connectionsMax?: number;
+  /** The defaults where not given. */
+  readonly limits?: Partial<NbdLimits> | undefined;
 }
 
 export interface NbdClientInfo {
@@ -48,12 +49,12 @@ export interface NbdServerStats {
 
 export class NbdServer implements ConnectionHost {
   readonly exportsFor: (client: NbdClient) => ExportSource;
-  readonly pool = new ChunkPool();
+  readonly limits: NbdLimits;
+  readonly pool: ChunkPool;
   readonly counters = new Counters();
   readonly log: Logger;
   readonly tls: TlsUpgrade | undefined;
   readonly #clock: Clock;
-  readonly #connectionsMax: number;
   readonly #listeners = new Set<Listener>();
   readonly #connections = new Set<Connection>();
   #nextId = 1;
@@ -67,7 +68,8 @@ export class NbdServer implements ConnectionHost {
     this.log = options.log;
     this.tls = options.tls;
     this.#clock = options.clock;
-    this.#connectionsMax = options.connectionsMax ?? CONNECTIONS_MAX;
+    this.limits = { ...DEFAULT_NBD_LIMITS, ...options.limits };
+    this.pool = new ChunkPool(this.limits.bytesInFlightTotal);
   }
 
   /** Starts to accept connections; returns the address, with the port that was taken. */
@@ -143,7 +145,7 @@ export class NbdServer implements ConnectionHost {
   }
 
   #adopt(transport: Transport): void {
-    if (this.#connections.size >= this.#connectionsMax || this.shuttingDown) {
+    if (this.#connections.size >= this.limits.connections || this.shuttingDown) {
       this.counters.refused += 1;
       transport.close();
       return;

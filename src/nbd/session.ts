@@ -4,18 +4,14 @@
  * whatever order that is.
  */
 import { SealbdError } from '../base/errors.js';
-import {
-  BYTES_IN_FLIGHT_PER_CONNECTION_MAX,
-  PAYLOAD_DRAIN_BYTES_MAX,
-  REPLY_BYTES_UNSENT_MAX,
-  REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX,
-} from '../base/limits.js';
+import { PAYLOAD_DRAIN_BYTES_MAX, REPLY_BYTES_UNSENT_MAX } from '../base/limits.js';
 import type { BlockDevice, MaybePromise } from '../device/block-device.js';
 import { answerBlockStatus } from './block-status.js';
 import type { Chunk, ChunkPool } from './chunk-pool.js';
 import type { Counters } from './counters.js';
 import { type WireError, wireErrorOf } from './errno.js';
 import { IncomingWrite } from './incoming-write.js';
+import type { NbdLimits } from './nbd-limits.js';
 import type { Negotiated } from './negotiation.js';
 import { startRead } from './reads.js';
 import type { ReceiveBuffer } from './receive-buffer.js';
@@ -31,6 +27,7 @@ export interface SessionHost {
   readonly output: ReplyBuffer;
   readonly counters: Counters;
   readonly pool: ChunkPool;
+  readonly limits: NbdLimits;
   /** False once nobody can receive a reply any more. */
   readonly open: boolean;
   /** Sends what is queued, without waiting for the end of the batch. */
@@ -67,6 +64,7 @@ export class Session {
   /** That came so far. */
   requests = 0;
   readonly #context: { -readonly [K in keyof RequestContext]: RequestContext[K] };
+  readonly #limits: NbdLimits;
   readonly #request: Request = emptyRequest();
   #write: IncomingWrite | undefined;
   #inFlight = 0;
@@ -74,6 +72,7 @@ export class Session {
 
   constructor(host: SessionHost, negotiated: Negotiated) {
     this.host = host;
+    this.#limits = host.limits;
     this.device = negotiated.device;
     this.input = host.input;
     this.output = host.output;
@@ -87,11 +86,16 @@ export class Session {
     return this.#inFlight;
   }
 
+  /** The client began a request, and more of it must come. */
+  get awaitsMore(): boolean {
+    return this.#write !== undefined || this.input.available > 0;
+  }
+
   /** Room for one more request. */
   get roomy(): boolean {
     return (
-      this.#inFlight < REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX &&
-      this.#bytesInFlight < BYTES_IN_FLIGHT_PER_CONNECTION_MAX &&
+      this.#inFlight < this.#limits.requestsInFlight &&
+      this.#bytesInFlight < this.#limits.bytesInFlight &&
       this.output.unsentBytes < REPLY_BYTES_UNSENT_MAX
     );
   }

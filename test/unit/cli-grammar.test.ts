@@ -20,7 +20,7 @@ function usages(command: Command, path: string[] = []): string[] {
 describe('the command line', () => {
   it('is the fixed one', () => {
     expect(usages(buildProgram())).toEqual([
-      'serve --config --listen --admin --tls --tls-certificates --tls-psk-file --poll-interval --unreachable-grace --default-volume --require-keys --allow-unlocked-keys --insecure',
+      'serve --config --listen --admin --tls --tls-certificates --tls-psk-file --poll-interval --unreachable-grace --default-volume --require-keys --allow-unlocked-keys --insecure --print-limits',
       'status --json',
       'volume create NAME --size --key --cipher --json',
       'volume list --json',

@@ -111,6 +111,14 @@ describe('the configuration', () => {
     ['[tls]\nmode = "maybe"', 'tls.mode = "maybe"'],
     ['[tls]\nmin_version = "1.1"', 'tls.min_version = "1.1"'],
     ['[tls]\nkey = "x"', 'unknown key tls.key'],
+    ['[limits]\nconnections = 0', 'limits.connections = 0'],
+    ['[limits]\nconnections = 5000', 'limits.connections = 5000'],
+    ['[limits]\nhandshake_timeout = "1ms"', 'limits.handshake_timeout = "1ms": expected a time from 1s'],
+    [
+      '[limits]\nbytes_in_flight_total = "64M"',
+      'limits.bytes_in_flight_total = "64M": expected a size from 128M',
+    ],
+    ['[limits]\nanything = 1', 'unknown key limits.anything'],
     ['[log]\nlevel = "loud"', 'log.level = "loud"'],
     ['x =', 'line 1'],
   ])('%j is refused with the key, the value and what was expected', (text, expected) => {

@@ -107,7 +107,7 @@ describe('the handshake', () => {
 describe('connections', () => {
   it('above the maximum are closed at once, and a slot comes back when one leaves', async () => {
     await test.stop();
-    test = await startTestServer([disk], { connectionsMax: 3 });
+    test = await startTestServer([disk], { limits: { connections: 3 } });
     const first = await serving();
     await serving();
     await serving();
@@ -234,5 +234,106 @@ describe('after a stop', () => {
     await client.closed;
     expect(addon.arenaStats().arenas).toBe(arenas);
     expect(disk.clients).toBe(0);
+  });
+});
+
+describe('a client that is slow or silent', () => {
+  const limits = { receiveStallMs: 10_000, idleMs: 60_000 };
+  const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+  /** Lets time pass over two sweeps: the first may still see progress. */
+  async function pass(ms: number): Promise<void> {
+    for (let i = 0; i < 2; i++) {
+      clock.skip(ms);
+      await pause(600);
+    }
+  }
+
+  beforeEach(async () => {
+    await test.stop();
+    test = await startTestServer([disk], { clock, limits });
+  });
+
+  it('is dropped in the middle of a header or a payload, and gives back what it held', async () => {
+    const header = await serving();
+    header.write(Buffer.from([0x25, 0x60, 0x95, 0x13, 0]));
+    const payload = await serving();
+    payload.send(Command.WRITE, 0, MiB, { payload: Buffer.alloc(100_000) });
+    await pause(100);
+    expect(test.server.stats().connections).toBe(2);
+    await pass(limits.receiveStallMs + 1);
+    await Promise.all([header.closed, payload.closed]);
+    expect(test.server.stats()).toMatchObject({ dropped: 2, memory: { smallUsed: 0, largeUsed: 0 } });
+  });
+
+  it('is not dropped while it goes on, however slowly', async () => {
+    const client = await serving();
+    const data = Buffer.alloc(8192, 3);
+    client.send(Command.WRITE, 0, data.length, { payload: data.subarray(0, 1000), cookie: 7 });
+    for (let at = 1000; at < data.length; at += 2000) {
+      await pause(300);
+      clock.skip(limits.receiveStallMs / 2);
+      client.write(data.subarray(at, at + 2000));
+    }
+    expect((await client.answer(7)).error).toBe(Errno.OK);
+  });
+
+  it('is not dropped while the device lets it wait', async () => {
+    const release: (() => void)[] = [];
+    disk.delay = () => new Promise((resolve) => release.push(resolve));
+    const client = await serving();
+    const cookie = client.send(Command.READ, 0, 4096);
+    await eventually(() => release.length === 1, 'the read is under way');
+    await pass(limits.idleMs + 1);
+    release[0]();
+    expect((await client.answer(cookie)).error).toBe(Errno.OK);
+  });
+
+  it('is let go when it asks for nothing, where that is configured', async () => {
+    const silent = await serving();
+    const busy = await serving();
+    await pass(limits.idleMs / 4);
+    expect((await busy.readAt(0, 512)).error).toBe(Errno.OK);
+    await pass(limits.idleMs / 2 - 1000);
+    await silent.closed;
+    expect(busy.isClosed).toBe(false);
+    await test.stop();
+    test = await startTestServer([disk], { clock });
+    const patient = await serving();
+    await pass(30 * 24 * 3_600_000);
+    expect((await patient.readAt(0, 512)).error).toBe(Errno.OK);
+  });
+});
+
+describe('fairness', () => {
+  it('a client with 128 requests of 4 MiB lets small ones of another one in between', async () => {
+    for (let at = 0; at < SIZE; at += 4 * MiB) {
+      const { arena, release } = pinned();
+      await disk.write(arena, 0, at, 2 * MiB);
+      await disk.write(arena, 0, at + 2 * MiB, 2 * MiB);
+      release();
+    }
+    const greedy = await serving();
+    let sent = 0;
+    const ask = () => {
+      greedy.send(Command.READ, (4 * MiB * sent) % SIZE, 4 * MiB);
+      sent += 1;
+    };
+    for (let i = 0; i < 128; i++) ask();
+    const polite = await serving();
+    await polite.readAt(0, 4096);
+    greedy.socket.removeAllListeners('data');
+    let taken = 0;
+    greedy.socket.on('data', (bytes) => {
+      taken += bytes.length;
+      while (sent * 4 * MiB < taken + 128 * 4 * MiB) ask();
+    });
+    await eventually(() => taken > 16 * MiB, 'the greedy one is in full flow');
+    const before = taken;
+    const rounds = 100;
+    for (let i = 0; i < rounds; i++) expect((await polite.readAt(0, 4096)).error).toBe(Errno.OK);
+    // What the server reads for the greedy one in its turn: some pieces of a request, not whole ones.
+    expect((taken - before) / rounds).toBeLessThan(3 * MiB);
+    expect(taken).toBeGreaterThan(before);
   });
 });

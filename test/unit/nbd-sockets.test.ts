@@ -1,6 +1,15 @@
 /** The addon's sockets: addresses, files, exhaustion, and more than one environment. */
 import { spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -122,6 +131,23 @@ describe('listening', () => {
     expect(warnings()).toBeLessThan(12);
     for (const file of files) closeSync(file);
     expect(await ended).toBe(0);
+  });
+});
+
+describe('a connection', () => {
+  it('is probed when it is silent, so that a peer that is gone is noticed', async () => {
+    const client = await RawClient.serving(test.address, 'disk');
+    const port = Number(test.address.split(':')[1]);
+    const hex = port.toString(16).toUpperCase().padStart(4, '0');
+    // Local address, remote address, state, queues, timer:when (2 is keepalive; when is in hundredths of a second).
+    const probedInMs = () => {
+      const lines = readFileSync('/proc/net/tcp', 'utf8').split('\n');
+      const line = lines.find((one) => new RegExp(`^ *\\d+: \\w+:${hex} \\w+:\\w+ 01 `).test(one));
+      const [, when] = / 02:([0-9A-F]{8}) /.exec(line ?? '') ?? [];
+      return when === undefined ? Number.POSITIVE_INFINITY : 10 * Number.parseInt(when, 16);
+    };
+    await expect.poll(probedInMs).toBeLessThanOrEqual(60_000);
+    await client.close();
   });
 });
 

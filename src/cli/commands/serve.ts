@@ -1,22 +1,31 @@
 import { closeSync, openSync } from 'node:fs';
 import type { Command } from 'commander';
 import { systemClock } from '../../base/clock.js';
-import { SHUTDOWN_DEADLINE_MS } from '../../base/limits.js';
+import { MAP_BYTES_MAX, SHUTDOWN_DEADLINE_MS } from '../../base/limits.js';
 import type { Logger } from '../../base/log.js';
 import { nbdUri } from '../../daemon/addresses.js';
-import { resolveConfig, type ServeFlags } from '../../daemon/config.js';
+import { type DaemonConfig, resolveConfig, type ServeFlags } from '../../daemon/config.js';
+import { limitRows } from '../../daemon/config-limits.js';
 import type { TlsConfig } from '../../daemon/config-tls.js';
 import { Daemon } from '../../daemon/daemon.js';
 import { createLogger } from '../../daemon/logging.js';
 import { systemRandom } from '../../daemon/random.js';
 import { dataOption } from '../context.js';
 import { EXIT } from '../exit-codes.js';
+import { printTable } from '../output.js';
 
 const KEEP_ALIVE_MS = 60_000;
 
 /** Runs in the foreground until SIGTERM or SIGINT. */
-export async function serve(flags: ServeFlags, command: Command): Promise<void> {
+export async function serve(
+  flags: ServeFlags & { readonly printLimits?: boolean },
+  command: Command,
+): Promise<void> {
   const config = resolveConfig({ ...flags, data: dataOption(command) }, process.env, process.cwd());
+  if (flags.printLimits) {
+    printLimits(config);
+    return;
+  }
   const log = createLogger(config.logLevel);
   // Libraries write there what must not stand between the lines of the log.
   console.warn = (...parts: unknown[]) => log.warn({ reason: parts.join(' ') }, 'a library warns');
@@ -36,6 +45,15 @@ export async function serve(flags: ServeFlags, command: Command): Promise<void> 
   } finally {
     clearInterval(alive);
   }
+}
+
+function printLimits({ limits, tuning }: DaemonConfig): void {
+  const rows = limitRows(limits, tuning.map_memory_max ?? MAP_BYTES_MAX);
+  const head = ['limit', 'value', 'setting'];
+  printTable(
+    head,
+    rows.map(({ limit, value, setting }) => [limit, value, setting ?? 'fixed']),
+  );
 }
 
 /**

@@ -1,0 +1,88 @@
+/** `[limits]` of the configuration, and all bounds of the product as `serve --print-limits` shows them. */
+import { z } from 'zod';
+import * as bounds from '../base/limits.js';
+import { formatDuration, formatSize } from '../base/units.js';
+import { DEFAULT_NBD_LIMITS, type NbdLimits } from '../nbd/nbd-limits.js';
+import { durationWithin, sizeWithin } from './config-fields.js';
+
+const MiB = 2 ** 20;
+const HOUR_MS = 3_600_000;
+/** A request of the largest length must find room beside the small buffers. */
+const TOTAL_BYTES_MIN = 128 * MiB;
+const TOTAL_BYTES_MAX = 16 * 1024 * MiB;
+
+export const limitsSchema = z.strictObject({
+  connections: z.int().min(1).max(bounds.CONNECTIONS_MAX).optional(),
+  handshake_timeout: durationWithin(1000, 600_000).optional(),
+  send_stall: durationWithin(1000, 24 * HOUR_MS).optional(),
+  receive_stall: durationWithin(1000, 24 * HOUR_MS).optional(),
+  /** Never where it is not given: a mounted file system may ask for nothing for days. */
+  idle_timeout: durationWithin(1000, 366 * 24 * HOUR_MS).optional(),
+  requests_in_flight: z.int().min(1).max(bounds.REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX).optional(),
+  bytes_in_flight: sizeWithin(MiB, bounds.BYTES_IN_FLIGHT_PER_CONNECTION_MAX).optional(),
+  bytes_in_flight_total: sizeWithin(TOTAL_BYTES_MIN, TOTAL_BYTES_MAX).optional(),
+});
+
+export function nbdLimits(file: z.infer<typeof limitsSchema> = {}): NbdLimits {
+  return {
+    connections: file.connections ?? DEFAULT_NBD_LIMITS.connections,
+    handshakeMs: file.handshake_timeout ?? DEFAULT_NBD_LIMITS.handshakeMs,
+    sendStallMs: file.send_stall ?? DEFAULT_NBD_LIMITS.sendStallMs,
+    receiveStallMs: file.receive_stall ?? DEFAULT_NBD_LIMITS.receiveStallMs,
+    idleMs: file.idle_timeout ?? DEFAULT_NBD_LIMITS.idleMs,
+    requestsInFlight: file.requests_in_flight ?? DEFAULT_NBD_LIMITS.requestsInFlight,
+    bytesInFlight: file.bytes_in_flight ?? DEFAULT_NBD_LIMITS.bytesInFlight,
+    bytesInFlightTotal: file.bytes_in_flight_total ?? DEFAULT_NBD_LIMITS.bytesInFlightTotal,
+  };
+}
+
+export interface LimitRow {
+  /** What it bounds. */
+  readonly limit: string;
+  readonly value: string;
+  /** The key of the configuration, or undefined where it is fixed. */
+  readonly setting: string | undefined;
+}
+
+/** Of a daemon with these settings. */
+export function limitRows(nbd: NbdLimits, mapBytesMax: number): LimitRow[] {
+  const row = (limit: string, value: string, setting?: string): LimitRow => ({ limit, value, setting });
+  const { idleMs } = nbd;
+  return [
+    row('connections', String(nbd.connections), 'limits.connections'),
+    row('handshake, TLS included', formatDuration(nbd.handshakeMs), 'limits.handshake_timeout'),
+    row('options of one handshake', String(bounds.OPTIONS_PER_HANDSHAKE_MAX)),
+    row('data of one option', formatSize(bounds.OPTION_BYTES_MAX)),
+    row('an export name or query', formatSize(bounds.EXPORT_NAME_BYTES_MAX)),
+    row('queries of one option', String(bounds.META_CONTEXTS_PER_OPTION_MAX)),
+    row('a READ or WRITE', formatSize(bounds.REQUEST_BYTES_MAX)),
+    row('extents of one reply', String(bounds.EXTENTS_PER_REPLY_MAX)),
+    row('requests in flight, a connection', String(nbd.requestsInFlight), 'limits.requests_in_flight'),
+    row('bytes in flight, a connection', formatSize(nbd.bytesInFlight), 'limits.bytes_in_flight'),
+    row(
+      'bytes in flight, all connections',
+      formatSize(nbd.bytesInFlightTotal),
+      'limits.bytes_in_flight_total',
+    ),
+    row('bytes within TLS, a connection and way', formatSize(bounds.TLS_BYTES_MAX)),
+    row('bytes within TLS, all connections', formatSize(bounds.TLS_BYTES_TOTAL_MAX)),
+    row('replies not taken', formatDuration(nbd.sendStallMs), 'limits.send_stall'),
+    row(
+      'the same while memory is short',
+      formatDuration(Math.min(nbd.sendStallMs, bounds.SEND_STALL_SHORT_OF_MEMORY_MS)),
+    ),
+    row('a request not gone on with', formatDuration(nbd.receiveStallMs), 'limits.receive_stall'),
+    row('nothing asked for', idleMs === undefined ? 'never' : formatDuration(idleMs), 'limits.idle_timeout'),
+    row('a volume', formatSize(bounds.VOLUME_BYTES_MAX)),
+    row('volumes', String(bounds.VOLUMES_MAX)),
+    row('snapshots of a volume', String(bounds.SNAPSHOTS_MAX)),
+    row('a name', '64'),
+    row('memory of one block map', formatSize(mapBytesMax), 'tuning.map_memory_max'),
+    row('admin connections', String(bounds.ADMIN_CONNECTIONS_MAX)),
+    row('an admin request', formatSize(bounds.ADMIN_BODY_BYTES_MAX)),
+    row('time for an admin request', formatDuration(bounds.ADMIN_REQUEST_TIMEOUT_MS)),
+    row('jobs at once', String(bounds.JOBS_RUNNING_MAX)),
+    row('a stop, an export', formatDuration(bounds.STOP_DEADLINE_MS)),
+    row('a stop, the daemon', formatDuration(bounds.SHUTDOWN_DEADLINE_MS)),
+  ];
+}

@@ -1,0 +1,47 @@
+/** `[limits]` and the table of all limits. */
+import { describe, expect, it } from 'vitest';
+import { parseConfig } from '../../src/daemon/config.js';
+import { limitRows, limitsSchema, nbdLimits } from '../../src/daemon/config-limits.js';
+import { DEFAULT_NBD_LIMITS } from '../../src/nbd/nbd-limits.js';
+
+const resolved = (toml: string) => nbdLimits(parseConfig(toml, 'f.toml').limits);
+
+describe('[limits]', () => {
+  it('has the defaults where nothing is given', () => {
+    expect(resolved('')).toEqual(DEFAULT_NBD_LIMITS);
+    expect(resolved('[limits]')).toEqual(DEFAULT_NBD_LIMITS);
+  });
+
+  it('sets each of them, and nothing else', () => {
+    const text = `[limits]
+      connections = 10
+      handshake_timeout = "2s"
+      send_stall = "3s"
+      receive_stall = "4s"
+      idle_timeout = "5m"
+      requests_in_flight = 6
+      bytes_in_flight = "7M"
+      bytes_in_flight_total = "512M"`;
+    expect(resolved(text)).toEqual({
+      connections: 10,
+      handshakeMs: 2000,
+      sendStallMs: 3000,
+      receiveStallMs: 4000,
+      idleMs: 300_000,
+      requestsInFlight: 6,
+      bytesInFlight: 7 * 2 ** 20,
+      bytesInFlightTotal: 512 * 2 ** 20,
+    });
+  });
+
+  it('are shown, each with its key, in the values that are in force', () => {
+    const rows = limitRows(resolved('[limits]\nconnections = 10\nidle_timeout = "90s"'), 2 ** 30);
+    const shown = new Map(rows.map(({ setting, value }) => [setting, value]));
+    expect(shown.get('limits.connections')).toBe('10');
+    expect(shown.get('limits.idle_timeout')).toBe('90s');
+    expect(shown.get('limits.bytes_in_flight_total')).toBe('256M');
+    expect(shown.get('tuning.map_memory_max')).toBe('1G');
+    for (const key of Object.keys(limitsSchema.shape)) expect(shown.has(`limits.${key}`), key).toBe(true);
+    expect(rows.every(({ value }) => !/NaN|undefined/.test(value))).toBe(true);
+  });
+});
