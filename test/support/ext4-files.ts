@@ -39,6 +39,13 @@ export class Ext4Files {
     mkdirSync(directory, { recursive: true });
   }
 
+  /** The same files on a volume that is to hold what this one does. */
+  on(volume: string): Ext4Files {
+    const other = new Ext4Files(volume, this.#sizeBytes, join(this.#directory, volume));
+    for (const [name, sum] of this.#sums) other.#sums.set(name, sum);
+    return other;
+  }
+
   /** Makes the filesystem with random files of so many bytes in all. */
   async put(daemon: DaemonProcess, totalBytes: number): Promise<void> {
     const size = `${this.#sizeBytes / 1024}k`;
