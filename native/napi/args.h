@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 
@@ -26,15 +27,21 @@ inline bool get_number(Napi::Value value, double& number) {
   return napi_get_value_double(value.Env(), value, &number) == napi_ok;
 }
 
-// An integer argument in [min, max].
-inline int64_t int_arg(const Napi::CallbackInfo& info, size_t i, const char* name, int64_t min, int64_t max) {
-  double number = 0;
-  if (get_number(info[i], number) && number >= static_cast<double>(min) && number <= static_cast<double>(max)) {
+// `number` as an integer in [min, max].
+inline int64_t int_of(Napi::Env env, double number, const char* name, int64_t min, int64_t max) {
+  if (number >= static_cast<double>(min) && number <= static_cast<double>(max)) {
     const auto integer = static_cast<int64_t>(number);
     if (static_cast<double>(integer) == number) return integer;
   }
-  throw_invalid(info.Env(), std::string(name) + " must be an integer from " + std::to_string(min) + " to " +
-                                std::to_string(max));
+  throw_invalid(env, std::string(name) + " must be an integer from " + std::to_string(min) + " to " +
+                         std::to_string(max));
+}
+
+// An integer argument in [min, max].
+inline int64_t int_arg(const Napi::CallbackInfo& info, size_t i, const char* name, int64_t min, int64_t max) {
+  double number = std::numeric_limits<double>::quiet_NaN();
+  get_number(info[i], number);
+  return int_of(info.Env(), number, name, min, max);
 }
 
 // A handle or ref: any number; its user decides whether it names something.
@@ -73,6 +80,16 @@ inline std::span<uint8_t> bytes_arg(const Napi::CallbackInfo& info, size_t i, co
   const auto bytes = bytes_arg(info, i, name);
   if (bytes.size() != size) throw_invalid(info.Env(), std::string(name) + " must have " + std::to_string(size) + " bytes");
   return bytes;
+}
+
+// The numbers of a Float64Array. Good until control returns to JavaScript.
+inline std::span<double> doubles_arg(const Napi::CallbackInfo& info, size_t i, const char* name) {
+  const Napi::Value value = info[i];
+  if (value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_float64_array) {
+    auto numbers = value.As<Napi::Float64Array>();
+    return {numbers.Data(), numbers.ElementLength()};
+  }
+  throw_invalid(info.Env(), std::string(name) + " must be a Float64Array");
 }
 
 template <class Fn>

@@ -7,11 +7,14 @@
 namespace sealbd {
 
 // Anything that cannot be a handle becomes 0, which names no key: the call then fails as for a stale one.
-inline uint64_t handle_arg(const Napi::CallbackInfo& info, size_t i, const char* name) {
-  const double value = number_arg(info, i, name);
+inline uint64_t handle_of(double value) {
   if (!(value >= 0 && value <= kMaxSafeInteger)) return 0;
   const auto handle = static_cast<uint64_t>(value);
   return static_cast<double>(handle) == value ? handle : 0;
+}
+
+inline uint64_t handle_arg(const Napi::CallbackInfo& info, size_t i, const char* name) {
+  return handle_of(number_arg(info, i, name));
 }
 
 // Returns only where `status` is ok.

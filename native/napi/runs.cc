@@ -1,4 +1,4 @@
-// sealRun, openRun, readRun, scanRun.
+// sealRun, openRun, readRun, readRuns, scanRun.
 #include "keys/runs.h"
 
 #include <napi.h>
@@ -20,17 +20,24 @@ struct Range {
 };
 
 // `blocks` slots from `position` on, inside one segment.
-Range range_args(const Napi::CallbackInfo& info, size_t blocks_at, size_t position_at) {
-  const int64_t blocks = int_arg(info, blocks_at, "blocks", 1, kPositions);
-  const int64_t position = int_arg(info, position_at, "position", 0, kPositions - 1);
-  if (position + blocks > kPositions) throw_invalid(info.Env(), "position + blocks must be at most 16384");
+Range range_of(Napi::Env env, int64_t blocks, int64_t position) {
+  if (position + blocks > kPositions) throw_invalid(env, "position + blocks must be at most 16384");
   return {static_cast<size_t>(blocks), static_cast<uint32_t>(position)};
 }
 
-uint64_t lba_arg(const Napi::CallbackInfo& info, size_t i, size_t blocks) {
-  const int64_t lba = int_arg(info, i, "lba", 0, kLbaMax);
-  if (lba + static_cast<int64_t>(blocks) - 1 > kLbaMax) throw_invalid(info.Env(), "lba + blocks must be at most 2^40");
+Range range_args(const Napi::CallbackInfo& info, size_t blocks_at, size_t position_at) {
+  const int64_t blocks = int_arg(info, blocks_at, "blocks", 1, kPositions);
+  return range_of(info.Env(), blocks, int_arg(info, position_at, "position", 0, kPositions - 1));
+}
+
+uint64_t lba_of(Napi::Env env, double number, size_t blocks) {
+  const int64_t lba = int_of(env, number, "lba", 0, kLbaMax);
+  if (lba + static_cast<int64_t>(blocks) - 1 > kLbaMax) throw_invalid(env, "lba + blocks must be at most 2^40");
   return static_cast<uint64_t>(lba);
+}
+
+uint64_t lba_arg(const Napi::CallbackInfo& info, size_t i, size_t blocks) {
+  return lba_of(info.Env(), number_arg(info, i, "lba"), blocks);
 }
 
 // The bytes behind a ref, kept mapped while the pin lives.
@@ -112,6 +119,38 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   return result_of(info, result);
 }
 
+// One run of readRuns: segment key, descriptor, offset in the file, blocks, ref of dst, position, lba.
+constexpr size_t kRunFields = 7;
+
+int64_t read_one(Napi::Env env, std::span<const double> run, bool no_wait) {
+  const auto fd = static_cast<int>(int_of(env, run[1], "fd", 0, INT32_MAX));
+  const int64_t offset = int_of(env, run[2], "fileOffset", 0, kSequenceMax);
+  const auto [blocks, position] = range_of(env, int_of(env, run[3], "blocks", 1, kPositions),
+                                           int_of(env, run[5], "position", 0, kPositions - 1));
+  const uint64_t lba = lba_of(env, run[6], blocks);
+  const ArenaPin dst(run[4], blocks * kBlockBytes);
+  if (!dst) throw_invalid(env, "dst must name bytes inside one arena");
+  int64_t result = kRunOk;
+  require_ok(env, read_run(kernel(), handle_of(run[0]), {fd, offset, no_wait}, dst.bytes(), position, lba, result));
+  return result;
+}
+
+Napi::Value read_many(const Napi::CallbackInfo& info) {
+  const auto runs = doubles_arg(info, 0, "runs");
+  const int64_t count = int_arg(info, 2, "count", 0, static_cast<int64_t>(runs.size() / kRunFields));
+  const int64_t first = int_arg(info, 1, "first", 0, count);
+  const bool no_wait = bool_arg(info, 3, "noWait");
+  const auto outcome = doubles_arg(info, 4, "outcome");
+  if (outcome.empty()) throw_invalid(info.Env(), "outcome must have room for a number");
+  for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(count); ++i) {
+    const int64_t result = read_one(info.Env(), runs.subspan(i * kRunFields, kRunFields), no_wait);
+    if (result == kRunOk) continue;
+    outcome[0] = static_cast<double>(result);
+    return result_of(info, static_cast<int64_t>(i));
+  }
+  return result_of(info, count);
+}
+
 Napi::Value scan(const Napi::CallbackInfo& info) {
   const SegmentKeyHandle handle = handle_arg(info, 0, "segmentKey");
   const auto [blocks, position] = range_args(info, 3, 4);
@@ -131,6 +170,7 @@ const Registrar registrar([](Napi::Env env, Napi::Object exports) {
   export_function(env, exports, "sealRun", seal);
   export_function(env, exports, "openRun", open);
   export_function(env, exports, "readRun", read);
+  export_function(env, exports, "readRuns", read_many);
   export_function(env, exports, "scanRun", scan);
 });
 

@@ -48,6 +48,11 @@ export class CipherPool {
     });
   }
 
+  /** True where a job would find a thread that has nothing to do. */
+  get idle(): boolean {
+    return this.#active < this.#threads;
+  }
+
   runInline(job: CipherJob, noWait: boolean): number {
     this.#inlineJobs++;
     return runJob(job, noWait);
@@ -63,6 +68,7 @@ export class CipherPool {
     try {
       const result = await this.#piscina.run(job);
       if (job.op === 'scan' && result.valid !== undefined) job.valid.set(result.valid);
+      if (job.op === 'read-many' && result.outcome !== undefined) job.outcome.set(result.outcome);
       return result.status;
     } finally {
       this.#active--;

@@ -38,6 +38,17 @@ export interface ReadJob {
   readonly lba: number;
 }
 
+/** Many short runs of one request, each with its own segment (`addon.readRuns`). */
+export interface ReadManyJob {
+  readonly op: 'read-many';
+  readonly runs: Float64Array;
+  /** The runs [first, count) are read, in order, up to the first that fails. */
+  readonly first: number;
+  readonly count: number;
+  /** Gets the status of the run that failed. */
+  readonly outcome: Float64Array;
+}
+
 export interface ScanJob {
   readonly op: 'scan';
   readonly key: SegmentKeyHandle;
@@ -49,9 +60,12 @@ export interface ScanJob {
   readonly valid: Uint8Array;
 }
 
-export type CipherJob = SealJob | OpenJob | ReadJob | ScanJob;
+export type CipherJob = SealJob | OpenJob | ReadJob | ReadManyJob | ScanJob;
 
-/** Runs a job on the calling thread. `noWait` concerns reads alone: never block on the disk. */
+/**
+ * Runs a job on the calling thread. `noWait` concerns reads alone: never block on the disk. Returns the status; of many runs,
+ * the index of the first that failed, or their number.
+ */
 export function runJob(job: CipherJob, noWait: boolean): number {
   switch (job.op) {
     case 'seal':
@@ -79,6 +93,8 @@ export function runJob(job: CipherJob, noWait: boolean): number {
         job.lba,
         noWait,
       );
+    case 'read-many':
+      return addon.readRuns(job.runs, job.first, job.count, noWait, job.outcome);
     case 'scan':
       return addon.scanRun(job.key, job.dst, job.src, job.blocks, job.position, job.valid);
   }

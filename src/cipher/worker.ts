@@ -3,11 +3,13 @@ import { type CipherJob, runJob } from './jobs.js';
 
 export interface WorkerResult {
   readonly status: number;
-  /** Filled by scans; a message copies it, so it travels back. */
-  readonly valid: Uint8Array | undefined;
+  /** What the job filled: a message copies it, so it travels back. */
+  readonly valid?: Uint8Array;
+  readonly outcome?: Float64Array;
 }
 
 export function run(job: CipherJob): WorkerResult {
   const status = runJob(job, false);
-  return { status, valid: job.op === 'scan' ? job.valid : undefined };
+  if (job.op === 'scan') return { status, valid: job.valid };
+  return job.op === 'read-many' ? { status, outcome: job.outcome } : { status };
 }

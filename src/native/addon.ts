@@ -189,6 +189,12 @@ export interface Addon {
     noWait: boolean,
   ): number;
   /**
+   * `readRun` for each of the runs [first, count), in order. A run is seven numbers of `runs`: segmentKey, fd, fileOffset,
+   * blocks, dst, position, lba. Returns `count`, or the index of the first run whose result is not RUN_OK, with that
+   * result in `outcome[0]`; the runs after it are untouched.
+   */
+  readRuns(runs: Float64Array, first: number, count: number, noWait: boolean, outcome: Float64Array): number;
+  /**
    * Checks `blocks` slots at `src` one by one, whatever lba and sequence they claim, decrypting into `dst`
    * (stride 4096). `valid[i]` becomes 1 or 0. Returns RUN_OK or RUN_REVOKED.
    */

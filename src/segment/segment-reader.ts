@@ -2,12 +2,13 @@ import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import { BLOCK_BYTES } from '../base/limits.js';
 import { Gather, type MaybePromise } from '../base/maybe-promise.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
-import type { CipherJob } from '../cipher/jobs.js';
+import type { CipherJob, ReadManyJob } from '../cipher/jobs.js';
 import { RUN_ERRNO_BASE, RUN_OK, RUN_REVOKED, RUN_WOULD_BLOCK } from '../native/addon.js';
 import type { Arena } from '../native/arena.js';
 import type { StoreFile } from '../store/store.js';
 import type { AppendBuffer } from './append-buffer.js';
 import { slotOffset } from './format.js';
+import { ReadBatch } from './read-batch.js';
 import type { Segment } from './segment.js';
 import type { SegmentHandles } from './segment-handles.js';
 
@@ -26,6 +27,13 @@ export interface ReaderOptions {
   readonly poolReadBytes: number;
   /** Told of every block that did not authenticate or could not be read. */
   onDamage(segment: Segment, position: number, lba: number, reason: string): void;
+}
+
+/** So many runs take several times as long as the trip to a thread of the pool. */
+const POOL_RUNS_MIN = 128;
+
+function manyJob({ values, count }: ReadBatch, first: number): ReadManyJob {
+  return { op: 'read-many', runs: values, first, count, outcome: new Float64Array(1) };
 }
 
 /** Reads slots back: from the buffers of an open segment, from the page cache at once, from the disk by the pool. */
@@ -51,6 +59,59 @@ export class SegmentReader {
       if (!gather.add(() => this.#partOf(part.run, part.buffer))) break;
     }
     return gather.result();
+  }
+
+  /** The same for many runs. Those that are short and can be read at once share calls of the addon. */
+  readAll(runs: readonly ReadRun[]): MaybePromise<void> {
+    const gather = new Gather();
+    const batch = new ReadBatch(runs.length);
+    for (const run of runs) {
+      const { file } = run.segment;
+      const alone = file === undefined || !this.#isPlain(run);
+      if (!gather.add(() => (alone ? this.read(run) : batch.add(run, this.#handles.key(run.segment), file))))
+        break;
+    }
+    gather.add(() => this.#batch(batch));
+    return gather.result();
+  }
+
+  /** All of it is in the file, and it is short enough for the calling thread. */
+  #isPlain({ segment, blocks }: ReadRun): boolean {
+    const short = blocks * BLOCK_BYTES < this.#options.poolReadBytes;
+    return short && segment.lost === undefined && segment.buffers.length === 0;
+  }
+
+  #batch(batch: ReadBatch): MaybePromise<void> {
+    if (batch.count >= POOL_RUNS_MIN && this.#cipher.idle)
+      return this.#batchInPool(batch).finally(() => batch.release());
+    try {
+      return this.#batchInline(batch);
+    } finally {
+      batch.release();
+    }
+  }
+
+  #batchInline(batch: ReadBatch): MaybePromise<void> {
+    const gather = new Gather();
+    const { count } = batch;
+    for (let first = 0; first < count; ) {
+      const job = manyJob(batch, first);
+      const failed = this.#cipher.runInline(job, true);
+      if (failed === count || !gather.add(() => this.#settle(batch.runs[failed], job.outcome[0]))) break;
+      first = failed + 1;
+    }
+    return gather.result();
+  }
+
+  async #batchInPool(batch: ReadBatch): Promise<void> {
+    const { count } = batch;
+    for (let first = 0; first < count; ) {
+      const job = manyJob(batch, first);
+      const failed = await this.#cipher.run(job);
+      if (failed === count) break;
+      await this.#settle(batch.runs[failed], job.outcome[0]);
+      first = failed + 1;
+    }
   }
 
   #partOf(run: ReadRun, buffer: AppendBuffer | undefined): MaybePromise<void> {
@@ -116,7 +177,11 @@ export class SegmentReader {
     const { file } = run.segment;
     const large = run.blocks * BLOCK_BYTES >= this.#options.poolReadBytes;
     if (file === undefined || large) return this.#fromFileLater(run);
-    const status = this.#cipher.runInline(this.#job(run, file), true);
+    return this.#settle(run, this.#cipher.runInline(this.#job(run, file), true));
+  }
+
+  /** What is left to do after a read that may not wait. */
+  #settle(run: ReadRun, status: number): MaybePromise<void> {
     if (status === RUN_WOULD_BLOCK) return this.#fromFileLater(run);
     this.#check(run, status);
   }

@@ -6,7 +6,7 @@ import { BLOCK_BYTES, SEGMENT_SLOTS } from '../base/limits.js';
 import { Gather, type MaybePromise } from '../base/maybe-promise.js';
 import type { Extent } from '../device/block-device.js';
 import type { Arena } from '../native/arena.js';
-import type { SegmentReader } from '../segment/segment-reader.js';
+import type { ReadRun, SegmentReader } from '../segment/segment-reader.js';
 import { type BlockMap, UNMAPPED } from './block-map.js';
 import type { BounceBlocks } from './bounce-blocks.js';
 import type { SegmentTable } from './segment-table.js';
@@ -91,36 +91,35 @@ export class ReadPath {
   readBlocks(dst: Arena, dstOffset: number, lba: number, blocks: number): MaybePromise<void> {
     const run = this.#run;
     this.#map.runAt(lba, blocks, run);
-    if (run.blocks >= blocks) return this.#readRun(dst, dstOffset, lba, blocks, run.slot);
-    const gather = new Gather();
-    for (let done = 0; done < blocks; ) {
-      this.#map.runAt(lba + done, blocks - done, run);
-      const { slot } = run;
-      const length = run.blocks;
-      const at = done;
-      done += length;
-      if (!gather.add(() => this.#readRun(dst, dstOffset + at * BLOCK_BYTES, lba + at, length, slot))) break;
+    const { slot } = run;
+    const whole = run.blocks >= blocks && (slot % SEGMENT_SLOTS) + blocks <= SEGMENT_SLOTS;
+    if (whole && slot !== UNMAPPED) {
+      const segment = this.#table.ofSlot(slot);
+      return this.#reader.read({ segment, position: slot % SEGMENT_SLOTS, blocks, lba, dst, dstOffset });
     }
-    return gather.result();
+    const runs: ReadRun[] = [];
+    for (let done = 0; done < blocks; done += run.blocks) {
+      this.#map.runAt(lba + done, blocks - done, run);
+      this.#collect(runs, dst, dstOffset + done * BLOCK_BYTES, lba + done);
+    }
+    return this.#reader.readAll(runs);
   }
 
-  /** Blocks that are one hole, or that live in consecutive slot addresses. */
-  #readRun(dst: Arena, dstOffset: number, lba: number, blocks: number, slot: number): MaybePromise<void> {
+  /** The run that was found: a hole is filled, slots are cut where one segment ends and another begins. */
+  #collect(runs: ReadRun[], dst: Arena, dstOffset: number, lba: number): void {
+    const { slot, blocks } = this.#run;
     if (slot === UNMAPPED) {
       dst.bytes.fill(0, dstOffset, dstOffset + blocks * BLOCK_BYTES);
       return;
     }
-    const position = slot % SEGMENT_SLOTS;
-    const here = Math.min(blocks, SEGMENT_SLOTS - position);
-    const segment = this.#table.ofSlot(slot);
-    if (here === blocks) return this.#reader.read({ segment, position, blocks, lba, dst, dstOffset });
-    const gather = new Gather();
-    const first = gather.add(() =>
-      this.#reader.read({ segment, position, blocks: here, lba, dst, dstOffset }),
-    );
-    const rest = dstOffset + here * BLOCK_BYTES;
-    if (first) gather.add(() => this.#readRun(dst, rest, lba + here, blocks - here, slot + here));
-    return gather.result();
+    for (let done = 0; done < blocks; ) {
+      const position = (slot + done) % SEGMENT_SLOTS;
+      const here = Math.min(blocks - done, SEGMENT_SLOTS - position);
+      const segment = this.#table.ofSlot(slot + done);
+      const at = dstOffset + done * BLOCK_BYTES;
+      runs.push({ segment, position, blocks: here, lba: lba + done, dst, dstOffset: at });
+      done += here;
+    }
   }
 
   /** Reads a range and forgets it: it is in the page cache afterwards, and authentic. */

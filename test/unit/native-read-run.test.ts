@@ -156,6 +156,62 @@ describe('readRun', () => {
     expect(read(0, 1, false, closed)).toBe(RUN_ERRNO_BASE - EBADF);
   });
 
+  describe('readRuns', () => {
+    const outcome = new Float64Array(1);
+    /** Runs of the file, each to its own place behind BACK. */
+    const runsOf = (...runs: readonly (readonly [from: number, blocks: number])[]): Float64Array =>
+      Float64Array.from(
+        runs.flatMap(([from, blocks]) => [
+          ...[key, fd, SEGMENT_HEADER_BYTES + from * SLOT_BYTES, blocks],
+          ...[arena.ref(BACK + from * BLOCK_BYTES), from, 1000 + from],
+        ]),
+      );
+    const holds = (from: number, blocks: number): boolean => {
+      const [start, bytes] = [from * BLOCK_BYTES, blocks * BLOCK_BYTES];
+      const wanted = Buffer.from(arena.bytes.buffer, SRC + start, bytes);
+      return wanted.equals(arena.bytes.subarray(BACK + start, BACK + start + bytes));
+    };
+
+    test('reads runs in order, from the first that is asked for on', () => {
+      arena.bytes.fill(0, BACK);
+      expect(addon.readRuns(runsOf([9, 1], [100, 3], [20, 70]), 1, 3, true, outcome)).toBe(3);
+      expect([holds(9, 1), holds(100, 3), holds(20, 70)]).toEqual([false, true, true]);
+      expect(addon.readRuns(runsOf([9, 1]), 1, 1, true, outcome)).toBe(1);
+    });
+
+    test('stops at the first run that fails and says how', () => {
+      arena.bytes.fill(0, BACK);
+      write(0, BLOCKS);
+      writeSync(fd, Buffer.alloc(SLOT_BYTES, 1), 0, SLOT_BYTES, SEGMENT_HEADER_BYTES + 42 * SLOT_BYTES);
+      expect(addon.readRuns(runsOf([3, 2], [40, 4], [80, 1]), 0, 3, false, outcome)).toBe(1);
+      expect(outcome[0]).toBe(2);
+      expect([holds(3, 2), holds(40, 2), holds(42, 1), holds(43, 1), holds(80, 1)]).toEqual([
+        ...[true, true, false, true, false],
+      ]);
+      write(42, 1);
+    });
+
+    test.each([
+      ['a count', undefined, 2],
+      ['a descriptor', 1, -1],
+      ['a place in dst', 4, 2 ** 52],
+      ['a position', 5, 20_000],
+      ['a fraction of a block', 3, 1.5],
+      ['no number', 6, Number.NaN],
+    ] as const)('refuses %s that is out of range', (_what, field, value) => {
+      const runs = runsOf([0, 1]);
+      if (typeof field === 'number') runs[field] = value;
+      const count = typeof field === 'number' ? 1 : value;
+      expect(() => addon.readRuns(runs, 0, count, false, outcome)).toThrow(/must/);
+    });
+
+    test('refuses a key that is none', () => {
+      const runs = runsOf([0, 1]);
+      runs[0] = 2 ** 50;
+      expect(() => addon.readRuns(runs, 0, 1, false, outcome)).toThrow(/names no key/);
+    });
+  });
+
   test('after the key was revoked gives RUN_REVOKED and leaves nothing of this run in dst', () => {
     arena.bytes.fill(0, BACK);
     addon.keyRevoke(dek);
