@@ -34,34 +34,42 @@ export class Relocation {
     this.#table = table;
   }
 
-  /** Looks up what snapshots name of these segments. What can't be looked up is left where it is. */
+  /** Looks up what snapshots name of these segments. What one holds whose map can't be read is left where it is. */
   static async of(
     segments: readonly Segment[],
     table: SegmentTable,
     snapshots: Snapshots,
   ): Promise<Relocation> {
-    const relocation = new Relocation(table);
+    for (;;) {
+      const relocation = new Relocation(table);
+      if (await relocation.#lookUp(segments, snapshots)) return relocation;
+    }
+  }
+
+  /** False where a map turned out to be unreadable: half of what it names is no use, and is not to be moved. */
+  async #lookUp(segments: readonly Segment[], snapshots: Snapshots): Promise<boolean> {
     const held = segments.filter((segment) => segment.held > 0);
     for (const segment of held) {
-      relocation.#victims.set(segment, {
+      this.#victims.set(segment, {
         named: new Uint8Array(segment.slots),
         moved: new Float64Array(segment.slots).fill(NOT_MOVED),
         left: 0,
       });
     }
     for (const snapshot of snapshots.list) {
-      if (!held.some((segment) => snapshot.holds.has(segment))) continue;
+      if (snapshot.unreadable !== undefined || !held.some((segment) => snapshot.holds.has(segment))) continue;
       const pin = snapshots.pin(snapshot);
       try {
-        await relocation.#name(pin.runs());
+        await this.#name(pin.runs());
       } catch (error) {
         if (!isUnreadable(error)) throw error;
         snapshots.noteUnreadable(snapshot, error);
+        return false;
       } finally {
         await pin.release();
       }
     }
-    return relocation;
+    return true;
   }
 
   async #name(runs: RunSource): Promise<void> {

@@ -63,6 +63,8 @@ export class Volume implements BlockDevice {
   /** Verification, checkpoints and compaction that somebody asked for. */
   readonly #work = new Set<Promise<unknown>>();
   #sizeBytes: number;
+  /** What a cut has as its size: while blocks are cut off, that of before, since some of them are still there. */
+  #cutSizeBytes: number;
   #stopped = false;
   readonly #stopping = new AbortController();
   #failure: SealbdError | undefined;
@@ -77,7 +79,7 @@ export class Volume implements BlockDevice {
       ...options,
       keys,
       tuning,
-      sizeBytes: () => volume?.sizeBytes ?? options.sizeBytes,
+      sizeBytes: () => (volume === undefined ? options.sizeBytes : volume.#cutSizeBytes),
       requests: () => volume?.requests ?? 0,
       onFailure: (error) => {
         if (volume === undefined) early = error;
@@ -93,6 +95,7 @@ export class Volume implements BlockDevice {
     this.#options = options;
     this.#engine = engine;
     this.#sizeBytes = options.sizeBytes;
+    this.#cutSizeBytes = options.sizeBytes;
     this.name = options.name;
     this.snapshots = new VolumeSnapshots({
       ...{ volume: options.name, engine, mapBytesMax, log: options.log },
@@ -220,6 +223,7 @@ export class Volume implements BlockDevice {
     const before = this.#sizeBytes;
     if (sizeBytes < before) await this.#cutOff(sizeBytes, before);
     this.#sizeBytes = sizeBytes;
+    this.#cutSizeBytes = sizeBytes;
   }
 
   async #cutOff(sizeBytes: number, before: number): Promise<void> {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FsStore } from '../../src/store/fs-store.js';
 import { HookedStore } from '../support/hooked-store.js';
+import { type LogLine, recordingLogger } from '../support/nbd-test-server.js';
 import { rejection } from '../support/rotating-volume.js';
 import { BLOCK, patternBlock, VolumeHarness } from '../support/volume-harness.js';
 
@@ -12,9 +13,12 @@ const full = Object.assign(new Error('disk full'), { code: 'ENOSPC' });
 
 let harness: VolumeHarness;
 let store: HookedStore;
+let lines: LogLine[];
 
 beforeEach(async () => {
+  lines = [];
   harness = await VolumeHarness.create({
+    log: recordingLogger(lines),
     sizeBytes: 256 * BLOCK,
     store: async (path) => {
       store = new HookedStore(await FsStore.open(path, { create: true }));
@@ -104,6 +108,7 @@ describe('rolling back', () => {
     await harness.volume.compact();
     await harness.volume.rollBack('few', DEADLINE_MS);
     await harness.open();
+    expect(lines.filter(({ level }) => level === 'error')).toEqual([]);
     await expectVersion(1, 0, 64);
     await expectVersion(0, 64);
     await harness.volume.rollBack('empty', DEADLINE_MS);

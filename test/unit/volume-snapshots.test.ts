@@ -97,6 +97,21 @@ describe('a snapshot', () => {
     expect(files('seg-').length).toBeLessThanOrEqual(Math.ceil((256 * 4) / 3 / 64) + 2);
   });
 
+  it('leaves compaction nothing to do in the segments that it holds', async () => {
+    await fill(1);
+    await harness.volume.createSnapshot('a');
+    for (let lba = 0; lba < 256; lba += 2) await harness.write(lba * BLOCK, patternBlock(lba, 2));
+    await harness.volume.compact();
+    expect(harness.volume.stats().movedBytes).toBe(0);
+    await harness.volume.deleteSnapshot('a');
+    await harness.volume.compact();
+    expect(harness.volume.stats().movedBytes).toBeGreaterThan(0);
+    for (let lba = 0; lba < 256; lba++) {
+      const block = await harness.read(lba * BLOCK, BLOCK);
+      expect([lba, Buffer.compare(block, patternBlock(lba, 2 - (lba % 2)))]).toEqual([lba, 0]);
+    }
+  });
+
   it('gives the root its second version, until the last one is deleted', async () => {
     expect(rootVersion()).toBe(1);
     await harness.volume.createSnapshot('a');
@@ -187,6 +202,27 @@ describe('a snapshot on a full disk', () => {
     store.onCreate = async () => undefined;
     await harness.volume.createSnapshot('a');
     await expectSnapshot('a', 2);
+  });
+
+  it('is not made of a map file of the reserve, which the next checkpoints need', async () => {
+    await fill(1);
+    let first = true;
+    store.onCreate = async (name) => {
+      if (name.startsWith('reserve') || (first && name.startsWith('map-'))) throw full;
+    };
+    store.onRename = async (from) => {
+      if (from.startsWith('reserve-map')) first = false;
+    };
+    expect(await rejection(harness.volume.createSnapshot('a'))).toMatchObject({ code: 'ENOSPC' });
+    expect(first).toBe(false);
+    expect(await rejection(harness.volume.pin())).toMatchObject({ code: 'ENOSPC' });
+    for (let version = 2; version < 5; version++) {
+      await fill(version);
+      await harness.volume.checkpoint();
+    }
+    store.onCreate = async () => undefined;
+    await harness.volume.createSnapshot('a');
+    await expectSnapshot('a', 4);
   });
 
   it('is deleted, and gives back its space', async () => {
