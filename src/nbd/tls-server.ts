@@ -120,6 +120,11 @@ export class TlsServer implements TlsUpgrade {
     this.#credentials = credentials;
   }
 
+  /** Bytes of all connections between here and Node, both ways. */
+  get bytesUnderWay(): number {
+    return this.#memory.bytes;
+  }
+
   upgrade(transport: Transport, pool: ChunkPool): Transport {
     const raw = socketOf(transport.release());
     const secure = new TlsTransport(raw, transport.peer, pool, this.#memory);

@@ -22,6 +22,7 @@ import {
   startTestServer,
   type TestServer,
 } from '../support/nbd-test-server.js';
+import { SeededRandom, testSeed } from '../support/seeded-random.js';
 import { SkippingClock } from '../support/skipping-clock.js';
 
 const MiB = 1024 * 1024;
@@ -287,6 +288,32 @@ describe('TLS itself', () => {
     await rude.closed;
     await eventually(() => test.server.stats().connections === 0, 'both are gone');
   });
+
+  it('garbage in place of a handshake, or in the middle of records, costs its own connection and leaves nothing', async () => {
+    await start(certificates());
+    const polite = await serving();
+    const noise = new SeededRandom(testSeed('nbd-tls'));
+    const bytes = (most: number) =>
+      Buffer.from(Array.from({ length: 1 + noise.below(most) }, () => noise.below(256)));
+    for (let i = 0; i < 60; i++) {
+      const rude = await greeted();
+      await rude.option(Option.STARTTLS);
+      if (i % 2 === 0) {
+        // Half of them look like a record at first.
+        rude.write(Buffer.concat([Buffer.from(i % 4 === 0 ? [22, 3, 1, 0, 200] : []), bytes(2000)]));
+      } else {
+        const raw = rude.socket;
+        await rude.secure(withCertificate());
+        raw.write(bytes(2000));
+      }
+      // What is no handshake is refused; what could become one is given up by the client.
+      await Promise.race([rude.closed, new Promise((resolve) => setTimeout(resolve, 20))]);
+      await rude.close();
+    }
+    expect((await polite.readAt(0, 4096)).error).toBe(Errno.OK);
+    await eventually(() => test.server.stats().connections === 1, 'they are gone');
+    await eventually(() => tlsServer.bytesUnderWay === 0, 'nothing is held');
+  });
 });
 
 describe('STARTTLS', () => {
@@ -443,7 +470,7 @@ describe('a connection under TLS', () => {
     }
     await eventually(() => {
       const { largeUsed, smallUsed } = test.server.stats().memory;
-      return largeUsed === 0 && smallUsed === 0;
+      return largeUsed === 0 && smallUsed === 0 && tlsServer.bytesUnderWay === 0;
     }, 'nothing is held');
     expect(disk.clients).toBe(0);
   });
