@@ -196,7 +196,7 @@ export class TlsServer implements TlsUpgrade {
 /** Takes the descriptor over, whatever happens. */
 function socketOf(fd: number): Socket {
   try {
-    return new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
+    return new Socket({ fd, readable: true, writable: true });
   } catch (error) {
     closeSync(fd);
     throw error;

@@ -77,6 +77,8 @@ export class TlsTransport implements Transport {
     }
     this.#socket = socket;
     this.#identity = identity;
+    // A client that leaves during the handshake is gone; one that ends its side later still gets its answers.
+    socket.allowHalfOpen = true;
     socket.on('data', (bytes: Buffer) => this.#take(bytes));
     socket.on('end', () => {
       this.#ended = true;
