@@ -74,6 +74,12 @@ function memory(what: string) {
     );
 }
 
+function besideCp(groups: Groups): Measured[] {
+  return numbers(rowsOf(groups, 'backup', 'Backup and restore beside cp'), 'timesSynced', ({ what }) =>
+    String(what),
+  );
+}
+
 /** Of clients while a volume is re-encrypted, by the idle volume. */
 function besideRewriting(key: string) {
   return (groups: Groups): Measured[] =>
@@ -180,6 +186,12 @@ const TARGETS: readonly Target[] = [
     atMost: true,
     digits: 2,
     measured: besideRewriting('p99'),
+  },
+  {
+    target: 'backup and restore, synced, by cp and sync of the same bytes',
+    bound: 0.8,
+    digits: 2,
+    measured: besideCp,
   },
   {
     target: 'resident memory, fixed part, MiB',

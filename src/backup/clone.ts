@@ -27,7 +27,7 @@ export function cloneSnapshot(options: CloneOptions): Promise<number> {
   const { sizeBytes, sequence: lastSequence } = source;
   return buildImage({
     ...options,
-    ...{ sizeBytes, lastSequence, lanes: BACKUP_LANES },
+    ...{ sizeBytes, lastSequence, lanes: BACKUP_LANES, placed: async () => undefined },
     runs: () => cutAtSegments(source.runs(), (index) => index),
     segmentOf: (lba, _blocks, slot) => segmentOf(source, lba, slot),
     place: async (segment, live) => {

@@ -13,6 +13,7 @@ import { dataFileName } from './names.js';
 import { packedOffset, readFromSegment, type Window, windows } from './packed-slots.js';
 import { freshHeader, isHeaderOf } from './segment-header.js';
 import { WINDOW_SLOTS } from './slot-scan.js';
+import { SyncQueue } from './sync-queue.js';
 
 export interface CopyOptions {
   readonly from: Store;
@@ -40,12 +41,13 @@ export async function copyData(
   const idle = Array.from({ length: BACKUP_LANES }, () => new Arena(ARENA_CHUNK_BYTES));
   const arenas = [...idle];
   const entries: IndexEntry[] = [];
+  const syncs = new SyncQueue();
   let lostSlots = 0;
   try {
     await forEachLimited(segments, BACKUP_LANES, async (segment) => {
       const arena = idle.pop()!;
       try {
-        const copy = new SegmentCopy(segment, options, arena.bytes);
+        const copy = new SegmentCopy(segment, options, syncs, arena.bytes);
         entries.push(await copy.run());
         lostSlots += copy.lostSlots;
       } finally {
@@ -54,6 +56,7 @@ export async function copyData(
     });
   } finally {
     for (const arena of arenas) arena.free();
+    await syncs.end();
   }
   return { entries: entries.sort((a, b) => a.index - b.index), lostSlots };
 }
@@ -61,13 +64,20 @@ export async function copyData(
 class SegmentCopy {
   readonly #segment: NeededSegment<SegmentIdentity>;
   readonly #options: CopyOptions;
+  readonly #syncs: SyncQueue;
   readonly #buffer: Uint8Array;
   #crc = 0;
   lostSlots = 0;
 
-  constructor(segment: NeededSegment<SegmentIdentity>, options: CopyOptions, buffer: Uint8Array) {
+  constructor(
+    segment: NeededSegment<SegmentIdentity>,
+    options: CopyOptions,
+    syncs: SyncQueue,
+    buffer: Uint8Array,
+  ) {
     this.#segment = segment;
     this.#options = options;
+    this.#syncs = syncs;
     this.#buffer = buffer;
   }
 
@@ -80,10 +90,11 @@ class SegmentCopy {
       try {
         await this.#put(target, await this.#header(file), 0);
         for (const window of windows(slots, WINDOW_SLOTS)) await this.#window(file, target, window);
-        await target.sync();
-      } finally {
+      } catch (error) {
         await target.close();
+        throw error;
       }
+      await this.#syncs.add(target);
     } finally {
       await file?.close();
     }

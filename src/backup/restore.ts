@@ -8,6 +8,7 @@ import { type ChainSegment, chainRuns, chainSegments } from './chain-map.js';
 import { placeSegment } from './restored-segment.js';
 import { SlotWindow } from './slot-scan.js';
 import type { SlotSet } from './slot-set.js';
+import { SyncQueue } from './sync-queue.js';
 import { assertHas, assertMapped } from './verify.js';
 import { buildImage } from './volume-image.js';
 
@@ -41,16 +42,17 @@ export async function restoreChain(options: RestoreOptions): Promise<RestoredBlo
   const idle = Array.from({ length: BACKUP_LANES }, () => new SlotWindow(cipher));
   const buffers = [...idle];
   const lost = new Map<number, SlotSet>();
+  const syncs = new SyncQueue();
   try {
     const { sizeBytes, sequence: lastSequence } = newest.manifest;
     const blocks = await buildImage({
       ...options,
-      ...{ sizeBytes, lastSequence, lanes: BACKUP_LANES, runs },
+      ...{ sizeBytes, lastSequence, lanes: BACKUP_LANES, runs, placed: () => syncs.end() },
       segmentOf: (lba, count, slot) => assertHas(segments, lba, count, slot),
       place: async (segment, live) => {
         const buffer = idle.pop()!;
         try {
-          const missing = await placeSegment(segment as ChainSegment, live, { ...options, buffer });
+          const missing = await placeSegment(segment as ChainSegment, live, { ...options, buffer, syncs });
           if (missing.count > 0) lost.set(segment.index, missing);
           return live.slots;
         } finally {
@@ -61,6 +63,7 @@ export async function restoreChain(options: RestoreOptions): Promise<RestoredBlo
     assertMapped(newest, blocks);
     return { blocks, lost: lost.size === 0 ? [] : await lostRanges(runs(), lost) };
   } finally {
+    await syncs.end().catch(() => undefined); // Told already, or there is another error.
     for (const buffer of buffers) buffer.free();
   }
 }

@@ -3,7 +3,7 @@ import { SLOT_BYTES } from '../base/limits.js';
 import type { KeyHandle } from '../native/addon.js';
 import {
   encodeIndex,
-  readSlotMeta,
+  readSlotLba,
   SLOT_KIND_DATA,
   SLOT_KIND_EXTENTS,
   segmentFileName,
@@ -18,31 +18,34 @@ import type { Window } from './packed-slots.js';
 import { freshHeader } from './segment-header.js';
 import type { SlotWindow } from './slot-scan.js';
 import { SlotSet } from './slot-set.js';
+import type { SyncQueue } from './sync-queue.js';
 
 export interface PlaceOptions {
   readonly store: Store;
   readonly keys: ReadonlyMap<number, KeyHandle>;
   readonly buffer: SlotWindow;
+  readonly syncs: SyncQueue;
   /** Goes on where slots are lost: they read as EIO afterwards. */
   readonly salvage: boolean;
   readonly signal: AbortSignal;
 }
 
-/** Makes the file, durable, and returns the live positions that are lost. INTEGRITY where any is, but with `salvage`. */
+/** Makes the file, which is durable when the queue of syncs has ended, and returns the live positions that are lost. INTEGRITY where any is, but with `salvage`. */
 export async function placeSegment(
   segment: ChainSegment,
   live: SlotSet,
   options: PlaceOptions,
 ): Promise<SlotSet> {
   const file = await options.store.create(segmentFileName(segment.id), 0);
+  const placing = new Placing(segment, live, file, options);
   try {
-    const placing = new Placing(segment, live, file, options);
     await placing.run();
-    await file.sync();
-    return placing.lost();
-  } finally {
+  } catch (error) {
     await file.close();
+    throw error;
   }
+  await options.syncs.add(file);
+  return placing.lost();
 }
 
 const NOWHERE = -1;
@@ -102,7 +105,7 @@ class Placing implements DataVisitor {
 
   async #place(position: number, slots: Uint8Array): Promise<void> {
     for (let at = 0; at < slots.length; at += SLOT_BYTES)
-      this.#lbas[position + at / SLOT_BYTES] = readSlotMeta(slots, at).lba;
+      this.#lbas[position + at / SLOT_BYTES] = readSlotLba(slots, at);
     await this.#file.write(slots, slotOffset(position));
   }
 

@@ -15,7 +15,7 @@ export const WINDOW_SLOTS = BUFFER_SLOTS;
 /** A shorter run is checked on the spot: a trip to a thread takes longer. */
 const POOL_SLOTS = 32;
 
-/** A buffer of slots, packed, and room for their plaintext, which is wiped when it is freed and after each use. */
+/** A buffer of slots, packed, and room for their plaintext, which is wiped when it is freed. */
 export class SlotWindow {
   readonly #slots = new Arena(ARENA_CHUNK_BYTES);
   #plain: Arena | undefined;
@@ -48,7 +48,6 @@ export class SlotWindow {
       sound &&= !valid.includes(0);
       at += count;
     }
-    addon.wipe(this.#plain.bytes);
     return sound;
   }
 

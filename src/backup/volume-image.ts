@@ -31,8 +31,10 @@ export interface ImageOptions {
   runs(): RunSource;
   /** The segment behind an index of `runs`; throws INTEGRITY where it has no such slots. */
   segmentOf(lba: number, blocks: number, slot: number): SegmentIdentity;
-  /** Makes `seg-<id>`, durable, with the live slots at their positions. Resolves to the slots that its index is behind. */
+  /** Makes `seg-<id>` with the live slots at their positions. Resolves to the slots that its index is behind. */
   place(segment: SegmentIdentity, live: SlotSet): Promise<number>;
+  /** Resolves when all of them are durable. */
+  placed(): Promise<void>;
   onProgress(doneBytes: number, totalBytes: number): void;
 }
 
@@ -57,6 +59,7 @@ export async function buildImage(options: ImageOptions): Promise<number> {
     options.onProgress(done * SLOT_BYTES, blocks * SLOT_BYTES);
   });
   const run = await writeMap(options, segments);
+  await options.placed();
   await options.store.syncDirectory();
   await publish(options, segments, run, blocks);
   return blocks;

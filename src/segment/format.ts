@@ -138,6 +138,15 @@ export function readSlotMeta(bytes: Uint8Array, offset: number): SlotMeta {
   return { sequence, lba, kind, durable: lag === NO_CLAIM ? -1 : sequence - lag };
 }
 
+const LBA_OFFSET = META_OFFSET + 7;
+
+/** Its block number alone, for whoever looks at many. */
+export function readSlotLba(bytes: Uint8Array, offset: number): number {
+  const at = offset + LBA_OFFSET;
+  const low = bytes[at] + bytes[at + 1] * 0x100 + bytes[at + 2] * 0x1_0000 + bytes[at + 3] * 0x100_0000;
+  return low + bytes[at + 4] * 0x1_0000_0000;
+}
+
 export interface UnmapEntry {
   readonly sequence: number;
   readonly lba: number;

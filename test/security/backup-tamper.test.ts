@@ -75,7 +75,7 @@ describe.each([2, 1, 0] as const)('a chain of suite %d', (suite) => {
     expectNoLeakedSlots();
     const source = await chainOfTwo(suite);
     expect(await problemsOf(source, true)).toEqual([]);
-    for (const backup of ['b0', 'b1']) {
+    for (const backup of suite === 2 ? ['b0', 'b1'] : ['b1']) {
       const files = readdirSync(source.directory(backup));
       const data = files.filter((name) => name.startsWith('data-'));
       for (const name of ['manifest', 'index', 'map', data[Math.floor(source.random() * data.length)]]) {
