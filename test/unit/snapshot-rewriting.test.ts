@@ -4,12 +4,12 @@ import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { Arena } from '../../src/native/arena.js';
 import type { RunBatch } from '../../src/volume/map-file/run-batch.js';
+import { diskFull, gate } from '../support/hooked-store.js';
 import { RotatingVolume, rejection } from '../support/rotating-volume.js';
 import { readSnapshot } from '../support/snapshot-reader.js';
 import { BLOCK } from '../support/volume-harness.js';
 
 const BLOCKS = 1024;
-const full = Object.assign(new Error('disk full'), { code: 'ENOSPC' });
 
 /** Which version each block of a snapshot has; 0: zeros. */
 async function versionsOf(subject: RotatingVolume, name: string): Promise<number[]> {
@@ -136,6 +136,35 @@ describe('re-encryption with snapshots', () => {
     io.free();
   });
 
+  it('is noticed by a client whose map was being read when blocks were moved', async () => {
+    const subject = await withSnapshots();
+    await subject.rotate(true);
+    const before = await snapshotFiles(subject);
+    const { opened, open } = gate();
+    let held = false;
+    subject.store.onRead = async (name) => {
+      if (held || !name.startsWith('map-')) return;
+      held = true;
+      await opened;
+    };
+    const device = subject.volume.snapshots.device('b')!;
+    const detach = device.attach(() => undefined);
+    await expect.poll(() => held).toBe(true);
+    const rewriting = subject.rewrite();
+    await expect.poll(async () => (await snapshotFiles(subject)).get('b')).not.toEqual(before.get('b'));
+    open();
+    await rewriting;
+    await subject.dropOld();
+    expect(subject.deks).toEqual(['2 active']);
+    const io = new Arena(4 << 20);
+    await device.read(io, 0, 0, BLOCKS * BLOCK);
+    expect(versionsIn(io.bytes.slice(0, BLOCKS * BLOCK))).toEqual(
+      versions([100, 1], [200, 2], [300, 1], [424, 0]),
+    );
+    detach();
+    io.free();
+  });
+
   it('waits for what is pinned', async () => {
     const subject = await withSnapshots();
     const pin = await subject.volume.pin();
@@ -210,7 +239,7 @@ describe('re-encryption with snapshots', () => {
     subject.store.onCreate = async (name) => {
       if (!name.startsWith('map-')) return;
       refused++;
-      throw full;
+      throw diskFull();
     };
     const rewriting = subject.rewrite();
     // Several passes.

@@ -4,13 +4,12 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SNAPSHOTS_MAX } from '../../src/base/limits.js';
 import { FsStore } from '../../src/store/fs-store.js';
 import type { RunBatch } from '../../src/volume/map-file/run-batch.js';
-import { HookedStore } from '../support/hooked-store.js';
+import { diskFull, HookedStore } from '../support/hooked-store.js';
 import { rejection } from '../support/rotating-volume.js';
 import { readSnapshot } from '../support/snapshot-reader.js';
 import { BLOCK, patternBlock, VolumeHarness } from '../support/volume-harness.js';
 
 const VERSION_AT = 8;
-const full = Object.assign(new Error('disk full'), { code: 'ENOSPC' });
 
 let harness: VolumeHarness;
 let store: HookedStore;
@@ -193,7 +192,7 @@ describe('a snapshot on a full disk', () => {
   it('is not made, and the volume goes on', async () => {
     await fill(1);
     store.onCreate = async (name) => {
-      if (name.startsWith('map-') || name.startsWith('reserve-map')) throw full;
+      if (name.startsWith('map-') || name.startsWith('reserve-map')) throw diskFull();
     };
     expect(await rejection(harness.volume.createSnapshot('a'))).toMatchObject({ code: 'ENOSPC' });
     await fill(2);
@@ -208,7 +207,7 @@ describe('a snapshot on a full disk', () => {
     await fill(1);
     let first = true;
     store.onCreate = async (name) => {
-      if (name.startsWith('reserve') || (first && name.startsWith('map-'))) throw full;
+      if (name.startsWith('reserve') || (first && name.startsWith('map-'))) throw diskFull();
     };
     store.onRename = async (from) => {
       if (from.startsWith('reserve-map')) first = false;
@@ -230,7 +229,7 @@ describe('a snapshot on a full disk', () => {
     await harness.volume.createSnapshot('a');
     await fill(2);
     store.onCreate = async () => {
-      throw full;
+      throw diskFull();
     };
     const before = files('seg-').length;
     await harness.volume.deleteSnapshot('a');
