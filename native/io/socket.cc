@@ -149,6 +149,30 @@ int listen_unix(const std::string& path, uint32_t mode, int backlog, UnixFile& f
   return fd.release();
 }
 
+int take_listener(int fd) {
+  int listening = 0;
+  int type = 0;
+  socklen_t size = sizeof(listening);
+  if (::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0) return -errno;
+  size = sizeof(type);
+  if (::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0) return -errno;
+  if (listening == 0 || type != SOCK_STREAM) return -EINVAL;
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 || ::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return -errno;
+  return fd;
+}
+
+int notify(const std::string& path, const std::string& text) {
+  sockaddr_un name;
+  if (!unix_address(path, name)) return -ENAMETOOLONG;
+  if (path[0] == '@') name.sun_path[0] = '\0';
+  const ScopedFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (fd.get() < 0) return -errno;
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+  const auto* address = reinterpret_cast<const sockaddr*>(&name);
+  return ::sendto(fd.get(), text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT, address, length) < 0 ? -errno : 0;
+}
+
 void unlink_unix(const std::string& path, const UnixFile& file) {
   struct stat info {};
   if (::lstat(path.c_str(), &info) != 0) return;

@@ -26,12 +26,19 @@ int listen_unix(const std::string& path, uint32_t mode, int backlog, UnixFile& f
 // Removes the socket file if it is still the one that listen_unix made.
 void unlink_unix(const std::string& path, const UnixFile& file);
 
+// Makes a listening stream socket that somebody else opened fit for the poller: non-blocking, close-on-exec. -EINVAL
+// where `fd` is none.
+int take_listener(int fd);
+
 // Takes one connection: non-blocking, close-on-exec, no Nagle, buffers of `buffer_bytes` where allowed.
 int accept_stream(int listener, int buffer_bytes);
 
 // "HOST:PORT", "[HOST]:PORT" or "unix:PATH" of this end or of the peer; empty where unknown.
 std::string local_name(int fd);
 std::string peer_name(int fd);
+
+// Sends one datagram to a unix socket; a path that begins with '@' is of the abstract namespace.
+int notify(const std::string& path, const std::string& text);
 
 // The user of the process at the other end of a unix socket, as it was when that process connected.
 std::int64_t peer_uid(int fd);

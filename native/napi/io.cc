@@ -278,6 +278,24 @@ napi_value io_release(napi_env env, napi_callback_info info) {
   return call.result(fd < 0 ? -EBADF : fd);
 }
 
+// ioListenOn(fd): a listener that was handed over; the descriptor belongs to the handle from then on
+napi_value io_listen_on(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const auto fd = static_cast<int>(call.number(0, 2147483647.0));
+  if (!call.ok) return nullptr;
+  if (call.io->poller == nullptr) return call.result(-EINVAL);
+  return call.result(adopt(call.io, take_listener(fd)));
+}
+
+// ioNotify(path, text): one datagram to a unix socket
+napi_value io_notify(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const std::string path = call.text(0);
+  const std::string text = call.text(1);
+  if (!call.ok) return nullptr;
+  return call.result(notify(path, text));
+}
+
 // ioPeerUid(fd): of any descriptor, not of a handle
 napi_value io_peer_uid(napi_env env, napi_callback_info info) {
   Call call(env, info);
@@ -303,7 +321,7 @@ const Registrar io_functions([](Napi::Env env, Napi::Object exports) {
                    {"ioAccept", io_accept},     {"ioName", io_name},            {"ioReceive", io_receive},
                    {"ioSend", io_send},         {"ioInterest", io_interest},    {"ioFinish", io_finish},
                    {"ioClose", io_close},       {"ioRelease", io_release},      {"ioPeerUid", io_peer_uid},
-                   {"ioSockets", io_sockets}};
+                   {"ioListenOn", io_listen_on}, {"ioNotify", io_notify},        {"ioSockets", io_sockets}};
   for (const auto& [name, function] : functions) {
     napi_value value = nullptr;
     NAPI_THROW_IF_FAILED_VOID(env, napi_create_function(env, name, NAPI_AUTO_LENGTH, function, io, &value));

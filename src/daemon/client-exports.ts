@@ -10,7 +10,6 @@ import type { ExportEntry, ExportSource, NbdClient } from '../nbd/exports.js';
 import { describeIdentity } from '../nbd/peer-identity.js';
 import { AccessPolicy } from './access.js';
 import type { DaemonConfig } from './config.js';
-import { warnOfOpenDoors } from './open-doors.js';
 
 /** With rules each client has exports of its own. */
 export function exportsFor(
@@ -18,7 +17,6 @@ export function exportsFor(
   exports: ExportSource,
   log: Logger,
 ): (client: NbdClient) => ExportSource {
-  warnOfOpenDoors(config, log);
   if (config.access === undefined) return () => exports;
   const policy = new AccessPolicy(config.access);
   return (client) => new ClientExports(exports, policy, client, log);

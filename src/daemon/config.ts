@@ -43,6 +43,8 @@ const DEFAULT_LISTEN = '127.0.0.1:10809';
 export interface DaemonConfig {
   readonly dataDirectory: string;
   readonly listen: readonly Address[];
+  /** Listening sockets beside these, as descriptors. */
+  readonly sockets: readonly number[];
   /** An admin address beside DIR/admin.sock, which is always there. */
   readonly admin: Address | undefined;
   readonly adminToken: string | undefined;
@@ -68,6 +70,8 @@ export interface ServeFlags extends TlsFlags {
   readonly data?: string | undefined;
   readonly config?: string | undefined;
   readonly listen?: readonly string[] | undefined;
+  /** What the service manager handed over: takes the place of the default address. */
+  readonly sockets?: readonly number[] | undefined;
   readonly admin?: string | undefined;
   readonly pollInterval?: string | undefined;
   readonly unreachableGrace?: string | undefined;
@@ -92,6 +96,7 @@ export function resolveConfig(
       directory: fileBase,
     }),
     listen: listenAddresses(flags, workingDirectory, file, fileBase),
+    sockets: flags.sockets ?? [],
     admin: adminAddress(flags, workingDirectory, file, fileBase),
     adminToken: environmentToken(environment) ?? file.admin_token,
     allowUnlockedKeys: flags.allowUnlockedKeys ?? file.allow_unlocked_keys ?? false,
@@ -159,7 +164,8 @@ function listenAddresses(flags: ServeFlags, cwd: string, file: ConfigFile, fileB
   if (flags.listen !== undefined && flags.listen.length > 0) {
     return flags.listen.map((text) => parseAddress(text, '--listen', cwd));
   }
-  const fromFile = file.listen === undefined ? [DEFAULT_LISTEN] : [file.listen].flat();
+  const otherwise = flags.sockets === undefined || flags.sockets.length === 0 ? [DEFAULT_LISTEN] : [];
+  const fromFile = file.listen === undefined ? otherwise : [file.listen].flat();
   return fromFile.map((text) => parseAddress(text, 'listen', fileBase));
 }
 
@@ -269,12 +275,15 @@ function assertSafe(config: DaemonConfig): void {
       `admin address ${formatAddress(admin)} needs TLS: give --tls-certificates, or take --insecure`,
     );
   }
-  for (const address of config.listen) {
-    if (isLocalAddress(address) || tls?.required) continue;
-    throw new SealbdError(
-      'USAGE',
-      `${formatAddress(address)} can be reached from other machines and traffic would not be encrypted: ` +
-        'give --tls-certificates or --tls-psk-file, or take --insecure',
-    );
-  }
+  for (const address of config.listen) assertSafeToServe(address, config);
+}
+
+/** Data does not cross a network in the clear unless somebody said that it may. */
+export function assertSafeToServe(address: Address, { insecure, tls }: DaemonConfig): void {
+  if (insecure || isLocalAddress(address) || tls?.required) return;
+  throw new SealbdError(
+    'USAGE',
+    `${formatAddress(address)} can be reached from other machines and traffic would not be encrypted: ` +
+      'give --tls-certificates or --tls-psk-file, or take --insecure',
+  );
 }

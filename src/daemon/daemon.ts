@@ -14,10 +14,11 @@ import { Watchdog } from '../keys/watchdog.js';
 import { keyringOf } from '../kms/local/provider.js';
 import { KeyProviders } from '../kms/registry.js';
 import { addon } from '../native/addon.js';
+import type { Address } from './addresses.js';
 import { DaemonBackend } from './admin-backend.js';
 import { AuditLog } from './audit-log.js';
 import { exportsFor } from './client-exports.js';
-import type { DaemonConfig } from './config.js';
+import { assertSafeToServe, type DaemonConfig } from './config.js';
 import { openCopies, openKnownBackups } from './copies.js';
 import { DataDirectory } from './data-directory.js';
 import { EventHook } from './event-hook.js';
@@ -27,6 +28,7 @@ import { KeyAudit } from './key-audit.js';
 import { KeyOperations } from './key-operations.js';
 import { LocalKeys } from './local-keys.js';
 import { listenNbd } from './nbd-service.js';
+import { warnOfOpenDoors } from './open-doors.js';
 import { Rotations } from './rotations.js';
 import { SnapshotOperations } from './snapshot-operations.js';
 import { DaemonTls } from './tls.js';
@@ -36,6 +38,7 @@ import { VolumeFiles } from './volume-files.js';
 import { VolumeManager } from './volume-manager.js';
 import { VolumeWatch } from './volume-watch.js';
 import { warnOfWeakPins } from './weak-pins.js';
+import { machineFacts, warnOfWeaknesses } from './weaknesses.js';
 
 export interface DaemonDependencies {
   readonly clock: Clock;
@@ -97,7 +100,8 @@ async function start(
   undo: Undo[],
 ): Promise<Daemon> {
   const startedAtMs = clock.now();
-  addon.processLimits();
+  const { lockedBytes } = addon.processLimits();
+  warnOfWeaknesses(machineFacts(lockedBytes, config.tls !== undefined), log);
   const tls = config.tls === undefined ? undefined : await DaemonTls.open(config.tls, clock, log);
   prepareKeyMemory(config.allowUnlockedKeys, log);
   const data = await DataDirectory.open(config.dataDirectory);
@@ -135,7 +139,12 @@ async function start(
   const knownBackups = openKnownBackups(data.path, log);
   const exports = new VolumeExports(volumes);
   const shared = { clock, log, tls: tls?.nbd, limits: config.limits };
-  const nbd = await listenNbd(config.listen, exportsFor(config, exports, log), shared);
+  const sockets = {
+    descriptors: config.sockets,
+    check: (address: Address) => assertSafeToServe(address, config),
+  };
+  const nbd = await listenNbd(config.listen, sockets, exportsFor(config, exports, log), shared);
+  warnOfOpenDoors(nbd.addresses, config, log);
   undo.push(nbd.close);
 
   const admin: string[] = [];

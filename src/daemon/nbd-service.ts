@@ -3,7 +3,7 @@ import { messageOf, SealbdError } from '../base/errors.js';
 import type { ExportSource, NbdClient } from '../nbd/exports.js';
 import { describeIdentity } from '../nbd/peer-identity.js';
 import { NbdServer, type NbdServerOptions, type NbdServerStats } from '../nbd/server.js';
-import { type Address, formatAddress } from './addresses.js';
+import { type Address, formatAddress, parseAddress } from './addresses.js';
 
 /** Only the daemon's user may connect: who can reach the socket can read the volumes. */
 const SOCKET_MODE = 0o600;
@@ -23,14 +23,23 @@ export interface NbdService {
   close(): Promise<void>;
 }
 
+/** Listening sockets that the service manager opened. */
+export interface HandedOver {
+  readonly descriptors: readonly number[];
+  /** Throws where the address may not be served. */
+  check(address: Address): void;
+}
+
 export async function listenNbd(
   listen: readonly Address[],
+  sockets: HandedOver,
   exportsFor: (client: NbdClient) => ExportSource,
   dependencies: Pick<NbdServerOptions, 'clock' | 'log' | 'tls' | 'limits'>,
 ): Promise<NbdService> {
   const server = new NbdServer({ exportsFor, ...dependencies });
   try {
     for (const address of listen) await listenOn(server, address);
+    for (const fd of sockets.descriptors) sockets.check(parseAddress(server.listenOn(fd), 'socket', '/'));
   } catch (error) {
     await server.stop();
     throw error;

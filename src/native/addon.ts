@@ -218,6 +218,8 @@ export interface Addon {
   ioListenTcp(address: string, port: number, backlog: number): number;
   /** The file gets permission bits `mode`, replaces one that nobody listens on, and goes away with the handle. */
   ioListenUnix(path: string, mode: number, backlog: number): number;
+  /** A listening socket that was handed over as a descriptor, which belongs to the handle from then on. */
+  ioListenOn(fd: number): number;
   ioAccept(listener: number, bufferBytes: number): number;
   /** 'HOST:PORT', '[HOST]:PORT' or 'unix:PATH' of this end (0) or the peer (1); '' where unknown. */
   ioName(socket: number, peer: 0 | 1): string;
@@ -232,6 +234,8 @@ export interface Addon {
   ioClose(socket: number): number;
   /** Forgets the handle and gives its descriptor, still open, to the caller. */
   ioRelease(socket: number): number;
+  /** Sends one datagram to a unix socket; '@' begins a path of the abstract namespace. */
+  ioNotify(path: string, text: string): number;
   /** The user id behind the other end of a unix socket, as it connected. Takes a descriptor, not a handle. */
   ioPeerUid(fd: number): number;
   /** Open handles of this environment, listeners included. */

@@ -10,6 +10,7 @@ import {
   accept,
   closeSocket,
   describeErrno,
+  listenOn,
   listenTcp,
   listenUnix,
   SocketTransport,
@@ -62,6 +63,11 @@ export class Listener {
     }
     const { address: numeric } = await lookup(address.host);
     return new Listener(listenTcp(numeric, address.port), clock, log, onTransport);
+  }
+
+  /** Listens on a socket that was handed over as a descriptor. */
+  static take(fd: number, clock: Clock, log: Logger, onTransport: (transport: Transport) => void): Listener {
+    return new Listener(listenOn(fd), clock, log, onTransport);
   }
 
   close(): void {

@@ -61,6 +61,12 @@ export function listenUnix(path: string, mode: number): number {
   return check(addon.ioListenUnix(path, mode, ACCEPT_BACKLOG), `cannot listen on unix:${path}`);
 }
 
+/** A listener that somebody else opened. The descriptor is taken over. */
+export function listenOn(fd: number): number {
+  start();
+  return check(addon.ioListenOn(fd), `descriptor ${fd} is no listening socket`);
+}
+
 export function watch(socket: number, handler: Handler, mask: number): void {
   handlers.set(socket, handler);
   check(addon.ioInterest(socket, mask), 'cannot watch a socket');

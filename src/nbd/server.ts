@@ -81,6 +81,13 @@ export class NbdServer implements ConnectionHost {
     return listener.address;
   }
 
+  /** The same on a listening socket that was handed over as a descriptor. */
+  listenOn(fd: number): string {
+    const listener = Listener.take(fd, this.#clock, this.log, (transport) => this.#adopt(transport));
+    this.#listeners.add(listener);
+    return listener.address;
+  }
+
   get addresses(): string[] {
     return [...this.#listeners].map((listener) => listener.address);
   }

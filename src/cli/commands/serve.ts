@@ -10,6 +10,7 @@ import type { TlsConfig } from '../../daemon/config-tls.js';
 import { Daemon } from '../../daemon/daemon.js';
 import { createLogger } from '../../daemon/logging.js';
 import { systemRandom } from '../../daemon/random.js';
+import { ServiceManager } from '../../daemon/service-manager.js';
 import { dataOption } from '../context.js';
 import { EXIT } from '../exit-codes.js';
 import { printTable } from '../output.js';
@@ -21,11 +22,15 @@ export async function serve(
   flags: ServeFlags & { readonly printLimits?: boolean },
   command: Command,
 ): Promise<void> {
-  const config = resolveConfig({ ...flags, data: dataOption(command) }, process.env, process.cwd());
+  const manager = new ServiceManager(process.env, process.pid);
+  const { sockets } = manager;
+  const config = resolveConfig({ ...flags, sockets, data: dataOption(command) }, process.env, process.cwd());
   if (flags.printLimits) {
     printLimits(config);
     return;
   }
+  // What the daemon makes is for its user alone; modes that it gives on purpose stay within that.
+  process.umask(0o077);
   const log = createLogger(config.logLevel);
   // Libraries write there what must not stand between the lines of the log.
   console.warn = (...parts: unknown[]) => log.warn({ reason: parts.join(' ') }, 'a library warns');
@@ -37,7 +42,10 @@ export async function serve(
     const daemon = await Daemon.start(config, { clock: systemClock, random: systemRandom, log });
     running.daemon = daemon;
     announce(daemon, log, config.tls);
+    manager.notify('READY=1', log);
+    manager.keepAlive(systemClock, log);
     const signal = await asked;
+    manager.notify('STOPPING=1', log);
     log.info({ signal }, 'stopping');
     const clean = await daemon.stop(log);
     log.info({}, clean ? 'stopped' : 'stopped, not in order');
