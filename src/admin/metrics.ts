@@ -26,6 +26,8 @@ export interface DaemonMetrics {
   readonly startedAtMs: number;
   readonly keysLocked: boolean;
   readonly keySlotsUsed: number;
+  /** Calls of the ciphers since the start, by the thread that did them. */
+  readonly cipherJobs: { readonly main: number; readonly pool: number };
   readonly jobsRunning: number;
   readonly nbd: NbdMetrics;
   readonly volumes: readonly VolumeMetrics[];
@@ -52,6 +54,10 @@ export async function renderMetrics(daemon: DaemonMetrics): Promise<{ contentTyp
   gauge('key_slots_used', 'Keys that are in memory now: none but those of open volumes.').set(
     daemon.keySlotsUsed,
   );
+  const ciphers = counter('cipher_jobs_total', 'Calls of the ciphers, by the thread that did them.', [
+    'thread',
+  ]);
+  for (const [thread, value] of Object.entries(daemon.cipherJobs)) ciphers.inc({ thread }, value);
   gauge('jobs_running', 'Jobs under way.').set(daemon.jobsRunning);
   gauge('nbd_connections', 'Open NBD connections.').set(daemon.nbd.connections);
   const requests = counter('nbd_requests_total', 'NBD requests by command.', ['command']);

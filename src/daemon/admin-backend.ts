@@ -41,6 +41,7 @@ export interface DaemonFacts {
   readonly keysLocked: boolean;
   nowMs(): number;
   keySlotsUsed(): number;
+  cipherJobs(): { main: number; pool: number };
   listen(): string[];
   admin(): string[];
   readonly nbd: Pick<NbdService, 'clients' | 'stats'>;
@@ -274,6 +275,7 @@ export class DaemonBackend implements AdminBackend {
       startedAtMs: facts.startedAtMs,
       keysLocked: facts.keysLocked,
       keySlotsUsed: facts.keySlotsUsed(),
+      cipherJobs: facts.cipherJobs(),
       jobsRunning: jobs.list().filter((job) => job.state === 'running').length,
       nbd: nbdMetrics(facts.nbd.stats()),
       volumes: volumes.list().map((volume) => this.#metricsOf(volume)),

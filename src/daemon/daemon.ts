@@ -160,6 +160,10 @@ async function start(
       },
       nowMs: () => clock.now(),
       keySlotsUsed: () => addon.secureMemory().slotsUsed,
+      cipherJobs: () => {
+        const { inlineJobs, jobs } = engine.cipher.stats();
+        return { main: inlineJobs, pool: jobs };
+      },
       listen: () => [...listen],
       admin: () => [...admin],
       nbd,

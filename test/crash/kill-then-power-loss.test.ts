@@ -48,6 +48,8 @@ async function round(seed: number): Promise<void> {
       const block = await harness.read(lba * BLOCK, BLOCK);
       expect(Buffer.compare(block, patternBlock(lba, seed)), `block ${lba} was read before`).toBe(0);
     }
+    // The way that short requests take, without another thread, was taken.
+    expect(harness.cipher.stats().inlineJobs).toBeGreaterThan(0);
   } finally {
     await harness.destroy();
     // It gives back its memory; the files that it wants to tidy up have long been another's.

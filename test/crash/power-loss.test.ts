@@ -81,6 +81,8 @@ async function round(suite: SuiteId, seed: number): Promise<void> {
     }
     makeStore = async (fs) => fs;
     await check(harness, history, path);
+    // The way that short requests take, without another thread, was taken.
+    expect(harness.cipher.stats().inlineJobs).toBeGreaterThan(0);
   } finally {
     await harness.destroy();
     await rm(images, { recursive: true, force: true });

@@ -123,6 +123,8 @@ describe('the admin API', () => {
     expect(value('sealbd_nbd_errors_total')).toBe(0);
     expect(value('sealbd_keys_locked')).toBe(1);
     expect(value('sealbd_key_slots_used')).toBe(1);
+    expect(value('sealbd_cipher_jobs_total{thread="main"}')).toBeGreaterThan(0);
+    expect(value('sealbd_cipher_jobs_total{thread="pool"}')).toBeGreaterThanOrEqual(0);
     await daemon.ok('volume', 'stop', 'v');
     const stopped = await ask({ socketPath: adminSocket(daemon.data) }, 'GET', '/metrics');
     expect(stopped.text).toContain('\nsealbd_key_slots_used 0\n');
