@@ -16,6 +16,7 @@ import { addon, type KeyHandle, RUN_OK, SUITE_CTR, SUITE_GCM } from '../../src/n
 import { Arena } from '../../src/native/arena.js';
 import { progress, runGroup } from '../group.js';
 import type { GroupOptions, GroupResult, Table } from '../result.js';
+import { measureVectorLimit, type VectorLimit } from './vector-limit.js';
 
 const MIB = 1 << 20;
 const SIZES = [512, 4096, 65_536, MIB, 64 * MIB];
@@ -257,6 +258,34 @@ function tableOf(figures: readonly Figure[]): Table {
   };
 }
 
+const VECTOR_KERNEL = 'vaes512';
+
+/** The best of a kernel beside what its instructions allow, the operands being in registers. */
+function limitTable(figures: readonly Figure[], limit: VectorLimit): Table {
+  const best = (what: string, size: number): number => {
+    const times = timesOf(figures, { who: VECTOR_KERNEL, what, size, operation: 'ctr' });
+    return size / median(times);
+  };
+  const sizes = [...new Set(figures.map(({ size }) => size))].filter((size) => size >= BLOCK && size <= MIB);
+  return {
+    title: 'What the processor can do at most',
+    columns: [
+      { key: 'what', label: `operation of ${VECTOR_KERNEL}` },
+      { key: 'kib', label: 'KiB' },
+      { key: 'gbPerS', label: 'GB/s', digits: 2 },
+      { key: 'limit', label: 'at most, GB/s', digits: 2 },
+      { key: 'share', label: 'share', digits: 2 },
+    ],
+    rows: (['ctr', 'seal', 'open'] as const).flatMap((what) =>
+      sizes.map((size) => {
+        const most = what === 'ctr' ? limit.ctr : limit.gcm;
+        const gbPerS = best(what, size);
+        return { what, kib: size / 1024, gbPerS, limit: most, share: gbPerS / most };
+      }),
+    ),
+  };
+}
+
 async function measure({ quick, rounds }: GroupOptions): Promise<GroupResult> {
   verifyAgainstEvp();
   const figures: Figure[] = [];
@@ -268,14 +297,17 @@ async function measure({ quick, rounds }: GroupOptions): Promise<GroupResult> {
       if (!quick) figures.push(...opensslSpeed(size, round));
     }
   }
+  const isVector = addon.cpuKernels().some(({ name, supported }) => name === VECTOR_KERNEL && supported);
+  const limit = isVector ? measureVectorLimit() : undefined;
   return {
     notes: [
       'Every kernel and EVP made the same bytes before anything was timed.',
       `${all} round(s), in each of which every implementation has its turn; a ratio is taken within a round, and the table gives medians, and the range of the throughput.`,
       'A kernel’s `ctr`, `seal` and `open` include the call from JavaScript and the key expansion (and, for GCM, the hash powers) every time; `run seal` and `run open` are what the data path calls, on whole slots under an expanded key, with their trailers.',
       'EVP through `node:crypto` allocates its output in every call, since `update()` can’t write to memory that it is given, and for GCM it makes a cipher too; memory touched for the first time dominates it at large sizes. `openssl speed` is EVP without that, in a process of its own, with no additional data.',
+      'What the processor can do at most is measured, on registers alone, by `bench/micro/vector-limit.cc`: 14 `vaesenc` for each 64 bytes, and for GCM four `vpclmulqdq` more. No kernel of this instruction set can be faster, and a target above it can’t be reached on this processor.',
     ],
-    tables: [tableOf(figures)],
+    tables: [tableOf(figures), ...(limit === undefined ? [] : [limitTable(figures, limit)])],
   };
 }
 

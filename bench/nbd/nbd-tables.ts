@@ -67,7 +67,46 @@ export function peerTable(workloads: readonly Workload[], trials: readonly Trial
   return comparisonTable('Against other servers', AGAINST_PEERS, workloads, trials);
 }
 
-type Measured = Trial & { readonly serverCpuUs: number; readonly residentBytes: number };
+type Measured = Trial & {
+  readonly serverCpuUs: number;
+  readonly clientCpuUs: number;
+  readonly residentBytes: number;
+};
+
+/**
+ * Where all cores are busy, who needs less processor time for a request, the client's included, does more of them: what
+ * ours would reach at best beside the plaintext bar.
+ */
+export function processorTable(workloads: readonly Workload[], trials: readonly Measured[]): Table {
+  const present = new Set(trials.map((trial) => trial.subject));
+  const cost = (workload: string, subject: string) => {
+    const of = trialsOf(trials, workload, subject);
+    const [server, client] = [middle(of, 'serverCpuUs'), middle(of, 'clientCpuUs')];
+    return { server, client, cores: (middle(of, 'iops') * (server + client)) / 1e6 };
+  };
+  return {
+    title: 'Processor time of server and client for each request, µs',
+    columns: [
+      { key: 'workload', label: 'workload' },
+      { key: 'gcmServer', label: `${GCM}, server`, digits: 1 },
+      { key: 'gcmClient', label: 'client', digits: 1 },
+      { key: 'gcmCores', label: 'cores busy', digits: 2 },
+      { key: 'barServer', label: `${PLAIN_BAR}, server`, digits: 1 },
+      { key: 'barClient', label: 'client', digits: 1 },
+      { key: 'barCores', label: 'cores busy', digits: 2 },
+      { key: 'atBest', label: 'gcm / bar at best', digits: 2 },
+    ],
+    rows: (present.has(PLAIN_BAR) ? workloads : []).map(({ name }) => {
+      const [ours, bar] = [cost(name, GCM), cost(name, PLAIN_BAR)];
+      return {
+        workload: name,
+        ...{ gcmServer: ours.server, gcmClient: ours.client, gcmCores: ours.cores },
+        ...{ barServer: bar.server, barClient: bar.client, barCores: bar.cores },
+        atBest: (bar.server + bar.client) / (ours.server + ours.client),
+      };
+    }),
+  };
+}
 
 export function figureTable(workloads: readonly Workload[], trials: readonly Measured[]): Table {
   const subjects = [...new Set(trials.map((trial) => trial.subject))].sort();

@@ -12,7 +12,7 @@ import { WORKLOADS, type Workload } from '../../src/cli/bench/workloads.js';
 import { TRIALS_TITLE } from '../charts.js';
 import { progress, runGroup } from '../group.js';
 import type { GroupOptions, GroupResult } from '../result.js';
-import { figureTable, peerTable, penaltyTable } from './nbd-tables.js';
+import { figureTable, peerTable, penaltyTable, processorTable } from './nbd-tables.js';
 import { availablePeers, type Peer } from './peers.js';
 import { Programs } from './processes.js';
 import { isInstalled, type Place, type Server, startSealbd } from './servers.js';
@@ -26,6 +26,7 @@ const FILL_AGAIN_MS = 15_000;
 
 export interface NbdTrial extends Trial {
   readonly serverCpuUs: number;
+  readonly clientCpuUs: number;
   /** What the server fetched from the medium meanwhile. */
   readonly mediumReadBytes: number;
   readonly residentBytes: number;
@@ -161,12 +162,14 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
         `Every server is a process of its own with one volume of ${sizeBytes / MIB} MiB, started with its defaults (qemu-nbd with \`-t --shared=8 --cache=writeback\`), and each volume was written and read back with checksums once before anything was timed. LUKS images are LUKS1 with AES-256-XTS, as qemu-img makes them: no authentication.`,
         `${rounds} round(s) after one for warming up, ${timeMs} ms a trial; within a round every workload runs on each server in turn, and the order changes by round. A ratio is taken within a round; the table gives the median and the range of the rounds.`,
         `All caches are warm: before a round every volume is written and read whole, and the medium is in step (\`sync -f\`). Only flushes wait for the medium. In no trial did a server fetch more than ${(fetched / MIB).toFixed(1)} MiB from the medium. Volumes of peers that take more than ${FILL_AGAIN_MS / 1000} s to fill and verify are not written anew: they overwrite in place, and only read.`,
+        'Processor time: that of the server’s process and of fio; what the kernel writes to the medium afterwards is in neither. `At best` is the ratio where all cores are busy with either server, and the limit of what a better division of labour can reach; a server may be below it where it waits.',
         'Every server was alive, as the same process, after each of its trials, and no sealbd logged an error. fio runs on the same machine and takes its share of the cores.',
       ],
       tables: [
         penaltyTable(WORKLOADS, trials),
         peerTable(WORKLOADS, trials),
         figureTable(WORKLOADS, trials),
+        processorTable(WORKLOADS, trials),
         {
           title: TRIALS_TITLE,
           columns: [],

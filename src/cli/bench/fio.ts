@@ -14,6 +14,8 @@ export interface Figures {
   readonly mibPerS: number;
   readonly p50us: number;
   readonly p99us: number;
+  /** Processor time of fio for each request, µs. */
+  readonly clientCpuUs: number;
 }
 
 /** Ends the program at once, with SIGKILL, when it is aborted. */
@@ -33,7 +35,15 @@ interface Direction {
 }
 
 interface Report {
-  readonly jobs: readonly { readonly error: number; readonly read: Direction; readonly write: Direction }[];
+  readonly jobs: readonly {
+    readonly error: number;
+    readonly read: Direction;
+    readonly write: Direction;
+    /** Per cent of `job_runtime`, which is the sum of all jobs, in ms. */
+    readonly usr_cpu: number;
+    readonly sys_cpu: number;
+    readonly job_runtime: number;
+  }[];
 }
 
 /** Runs one workload for a time. */
@@ -110,7 +120,7 @@ export const FIO_MISSING =
   'fio is not installed; the benchmark drives the volume with it (Debian and Ubuntu: apt-get install fio)';
 
 function reduce(report: Report): Figures {
-  const { read, write } = report.jobs[0];
+  const { read, write, usr_cpu: user, sys_cpu: system, job_runtime: runtimeMs } = report.jobs[0];
   const operations = read.total_ios + write.total_ios;
   if (operations === 0) throw new SealbdError('FAILED', 'fio did nothing');
   // A mix is told by its reads' latency: writes end in a buffer.
@@ -122,5 +132,6 @@ function reduce(report: Report): Figures {
     mibPerS: (read.bw_bytes + write.bw_bytes) / 2 ** 20,
     p50us: (percentile?.['50.000000'] ?? 0) / 1000,
     p99us: (percentile?.['99.000000'] ?? 0) / 1000,
+    clientCpuUs: (((user + system) / 100) * runtimeMs * 1000) / operations,
   };
 }

@@ -2,7 +2,7 @@
 import type { Figures } from './fio.js';
 import { median } from './statistics.js';
 
-export interface Trial extends Omit<Figures, 'operations' | 'bytes'> {
+export interface Trial extends Omit<Figures, 'operations' | 'bytes' | 'clientCpuUs'> {
   readonly workload: string;
   /** The server or volume. */
   readonly subject: string;
