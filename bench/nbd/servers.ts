@@ -63,7 +63,8 @@ export async function startSealbd(
   const configFile = join(directory, 'config.toml');
   writeFileSync(configFile, config);
   const data = join(directory, 'data');
-  const serve = [main, 'serve', '--data', data, '--config', configFile, '--listen', '127.0.0.1:0'];
+  // As the first line of the program says.
+  const serve = ['--max-semi-space-size=2', main, 'serve', '--data', data, '--config', configFile, '--listen', '127.0.0.1:0'];
   const child = programs.spawn(process.execPath, serve, 'pipe');
   child.stdout!.resume();
   let log = '';

@@ -19,6 +19,8 @@ export interface CipherPoolStats {
 }
 
 const QUEUE_MAX = 64;
+/** Data and keys are outside of the heaps of the threads, so these can be small. */
+const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 };
 
 /**
  * Worker threads for large runs, cold reads and background work. Small hot requests do not come here: the caller
@@ -45,6 +47,7 @@ export class CipherPool {
       maxThreads: options.threads,
       idleTimeout: Number.POSITIVE_INFINITY,
       recordTiming: false,
+      resourceLimits: WORKER_LIMITS,
     });
   }
 

@@ -75,6 +75,8 @@ export class ChunkPool {
   #arenas = 0;
   #smallUsed = 0;
   #largeUsed = 0;
+  /** Most large chunks in use at once since the last `trim`. */
+  #largePeak = 0;
   #waking = false;
   #wakeScheduled = false;
   #closed = false;
@@ -106,6 +108,7 @@ export class ChunkPool {
     if (this.#largeUsed >= this.#largeMax || this.#queued) return undefined;
     const chunk = this.#largeFree.pop() ?? this.#mapLarge();
     this.#largeUsed += 1;
+    this.#largePeak = Math.max(this.#largePeak, this.#largeUsed);
     chunk.usedAt = this.#wipes;
     chunk.retain();
     return chunk;
@@ -154,6 +157,17 @@ export class ChunkPool {
       this.#wakeScheduled = true;
       queueMicrotask(() => this.#wake());
     }
+  }
+
+  /** Gives the kernel back what was not in use since the last call. Memory that is taken again is slower the first time. */
+  trim(): void {
+    while (this.#largeUsed + this.#largeFree.length > this.#largePeak) {
+      const chunk = this.#largeFree.shift();
+      if (chunk === undefined) break;
+      this.#unmap(chunk.arena);
+    }
+    this.#largePeak = this.#largeUsed;
+    this.#unmapSmall();
   }
 
   /** Overwrites what requests left behind: at once in memory that nobody uses now, in the rest as it is given back. */

@@ -14,6 +14,8 @@ import type { PeerIdentity } from './peer-identity.js';
 import type { Transport } from './transport.js';
 
 const SWEEP_MS = 250;
+/** How often memory that was not needed meanwhile is given back. */
+const TRIM_MS = 1000;
 
 export interface NbdServerOptions {
   /** What there is for each client. */
@@ -59,6 +61,7 @@ export class NbdServer implements ConnectionHost {
   readonly #connections = new Set<Connection>();
   #nextId = 1;
   #sweep: Timer | undefined;
+  #trimAt = 0;
   #stopping: Promise<void> | undefined;
   #onEmpty: (() => void) | undefined;
   #wipeScheduled = false;
@@ -173,7 +176,12 @@ export class NbdServer implements ConnectionHost {
   #tick(): void {
     const now = this.#clock.monotonic();
     for (const connection of [...this.#connections]) connection.tick(now);
-    const idle = this.#connections.size === 0;
+    if (now >= this.#trimAt) {
+      this.pool.trim();
+      this.#trimAt = now + TRIM_MS;
+    }
+    // What nobody uses now is given back by the second of two calls.
+    const idle = this.#connections.size === 0 && this.pool.stats().bytes === 0;
     this.#sweep = idle ? undefined : this.#clock.setTimeout(() => this.#tick(), SWEEP_MS);
   }
 

@@ -49,3 +49,39 @@ describe('wiping a chunk pool', () => {
     expect(holds(chunk, 0)).toBe(true);
   });
 });
+
+describe('trimming a chunk pool', () => {
+  const CHUNK_BYTES = 2 << 20;
+
+  it('gives back what was not in use at any time since the last call, and all of it in the end', () => {
+    const pool = new ChunkPool();
+    const chunks = Array.from({ length: 6 }, () => pool.takeLarge()!);
+    for (const chunk of chunks.splice(2)) chunk.release();
+    pool.trim();
+    expect(pool.stats().bytes).toBe(6 * CHUNK_BYTES);
+    pool.trim();
+    expect(pool.stats().bytes).toBe(2 * CHUNK_BYTES);
+    const third = pool.takeLarge()!;
+    third.release();
+    pool.trim();
+    expect(pool.stats().bytes).toBe(3 * CHUNK_BYTES);
+    for (const chunk of chunks) chunk.release();
+    pool.trim();
+    pool.trim();
+    expect(pool.stats()).toMatchObject({ bytes: 0, largeUsed: 0 });
+    pool.close();
+  });
+
+  it('keeps small chunks while one of them is in use', () => {
+    const pool = new ChunkPool();
+    const chunk = pool.takeSmall(false)!;
+    pool.trim();
+    expect(pool.stats().bytes).toBe(CHUNK_BYTES);
+    chunk.arena.bytes.fill(1, chunk.start, chunk.end);
+    chunk.release();
+    pool.trim();
+    expect(pool.stats().bytes).toBe(0);
+    expect(pool.takeSmall(false)).toBeDefined();
+    pool.close();
+  });
+});
