@@ -1,8 +1,7 @@
 import { type Clock, sleep, type Timer } from '../base/clock.js';
-import { errnoOf, isSealbdError, messageOf, SealbdError } from '../base/errors.js';
+import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { KeyHandle } from '../native/addon.js';
-import { segmentFileName } from '../segment/format.js';
 import type { Segment } from '../segment/segment.js';
 import type { SegmentHandles } from '../segment/segment-handles.js';
 import { isDiskFull } from '../store/disk-full.js';
@@ -24,9 +23,11 @@ import type { HeadCut, HeadLog } from './head-log.js';
 import { MapRuns, type SegmentChange } from './map-runs.js';
 import type { Pin } from './pin.js';
 import type { Relocation } from './relocation.js';
+import { Retirement } from './retirement.js';
 import type { SegmentFactory } from './segment-factory.js';
 import type { SegmentTable } from './segment-table.js';
-import { type Kept, type Snapshot, Snapshots } from './snapshots.js';
+import type { Snapshot } from './snapshot.js';
+import { type Kept, Snapshots } from './snapshots.js';
 import type { SparePool } from './spare-pool.js';
 import type { VolumeKeys } from './volume-keys.js';
 
@@ -84,7 +85,6 @@ function isSyncFailure(error: unknown): boolean {
 const DEAD_PER_CHECKPOINT_MAX = 4096;
 const PIN_WAIT_MS = 2;
 const RETRY_MS = 1000;
-const NOT_LET_GO = 'a file of a dead segment could not be let go of';
 
 /**
  * Writes the map's changes since the last checkpoint as one more sorted run, publishes a root that names it, and then
@@ -94,6 +94,7 @@ const NOT_LET_GO = 'a file of a dead segment could not be let go of';
 export class Checkpointer {
   readonly #options: CheckpointerOptions;
   readonly #runs: MapRuns;
+  readonly #retirement: Retirement;
   readonly snapshots: Snapshots;
   readonly #group = new Committer(() => this.#checkpoint());
   readonly #recorded = new Set<Segment>();
@@ -116,7 +117,6 @@ export class Checkpointer {
   #rollBackTo: Snapshot | undefined;
   #relocation: Relocation | undefined;
   checkpoints = 0;
-  retired = 0;
   /** Runs after each checkpoint. */
   afterCheckpoint: () => void = () => undefined;
 
@@ -125,13 +125,19 @@ export class Checkpointer {
     this.#root = options.root;
     this.#generation = options.root.generation;
     this.#runs = new MapRuns(options);
+    this.#retirement = new Retirement(options);
     this.snapshots = new Snapshots({
       ...options,
       runs: this.#runs,
-      isFinal: (segment) => segment.sealed && segment.buffers.length === 0 && !this.#isWritten(segment),
+      isFinal: (segment) => this.#retirement.isFinal(segment),
       onReleased: (pin) => this.#released(pin),
     });
     for (const segment of options.recorded) this.#recorded.add(segment);
+  }
+
+  /** Segments whose files were let go of. */
+  get retired(): number {
+    return this.#retirement.retired;
   }
 
   get bytesWritten(): number {
@@ -254,8 +260,7 @@ export class Checkpointer {
     this.#timer = undefined;
     this.#retrying = false;
     // What is kept for long may keep nothing of the reserve.
-    if (this.snapshots.isWanted)
-      await this.#quietly('the reserve could not be filled', () => this.#options.spares.fillReserve());
+    if (this.snapshots.isWanted) await this.#retirement.fillReserve();
     const cut = this.#cut();
     try {
       await this.#syncSlots();
@@ -275,25 +280,9 @@ export class Checkpointer {
     for (const change of cut.segments) if (change.segment !== undefined) this.#recorded.add(change.segment);
     this.checkpoints++;
     await this.#runs.removeUnnamed([...runsNamed(this.#root), ...this.snapshots.runsPinned()]);
-    await this.#letGo(cut.dead);
+    for (const segment of cut.dead) this.#recorded.delete(segment);
+    await this.#retirement.letGo(cut.dead);
     if (!this.#stopped) this.afterCheckpoint();
-  }
-
-  /** What the published root names no more goes. A failure here is no failure of the checkpoint. */
-  async #letGo(dead: readonly Segment[]): Promise<void> {
-    for (const segment of dead) {
-      if (this.#closed) return;
-      await this.#quietly(NOT_LET_GO, () => this.#retire(segment));
-    }
-    if (!this.#closed) await this.#quietly(NOT_LET_GO, () => this.#options.spares.fillReserve());
-  }
-
-  async #quietly(problem: string, work: () => Promise<unknown>): Promise<void> {
-    try {
-      await work();
-    } catch (error) {
-      this.#options.log.error({ reason: messageOf(error) }, problem);
-    }
   }
 
   /** Somebody has read what was kept for him: a checkpoint soon lets go of what nothing else needs. */
@@ -311,19 +300,9 @@ export class Checkpointer {
     }
   }
 
-  #isDead(segment: Segment): boolean {
-    const gone = segment.sealed && segment.live === 0 && segment.buffers.length === 0;
-    return gone && !this.#options.table.isHeld(segment) && !this.#isWritten(segment);
-  }
-
-  /** Or read by compaction. */
-  #isWritten(segment: Segment): boolean {
-    return this.#options.head.uses(segment) || this.#options.compactor.uses(segment);
-  }
-
   /** True where a checkpoint would let go of a segment. */
   get canRetire(): boolean {
-    for (const segment of this.#options.table.all()) if (this.#isDead(segment)) return true;
+    for (const segment of this.#options.table.all()) if (this.#retirement.isDead(segment)) return true;
     return false;
   }
 
@@ -333,7 +312,7 @@ export class Checkpointer {
     const dead: Segment[] = [];
     const segments: SegmentChange[] = [];
     for (const segment of table.all()) {
-      if (!this.#isDead(segment) || dead.length >= DEAD_PER_CHECKPOINT_MAX) continue;
+      if (!this.#retirement.isDead(segment) || dead.length >= DEAD_PER_CHECKPOINT_MAX) continue;
       dead.push(segment);
       table.changed.delete(segment);
       if (this.#recorded.has(segment)) segments.push({ index: segment.index, segment: undefined, slots: 0 });
@@ -413,27 +392,6 @@ export class Checkpointer {
     );
   }
 
-  /** The root that names this segment no more is durable: its file may be used again once nobody reads it. */
-  async #retire(segment: Segment): Promise<void> {
-    const { table, handles, spares, eraser, keys } = this.#options;
-    while (segment.pins > 0) await sleep(this.#options.clock, PIN_WAIT_MS);
-    table.remove(segment);
-    this.#recorded.delete(segment);
-    await handles.drop(segment);
-    const name = segmentFileName(segment.id);
-    try {
-      if (keys.erases(segment)) eraser.add(name);
-      // A lost segment has no file to reuse.
-      else if (segment.lost !== undefined) await spares.put(name, 'remove');
-      else await spares.put(name, keys.recycles(segment) ? 'recycle' : 'overwrite');
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error;
-    } finally {
-      table.freeIndex(segment.index);
-      this.retired++;
-    }
-  }
-
   /** Re-reads both copies of the root and every map file of the volume (not those of snapshots alone); what does not authenticate, in words. */
   async verify(): Promise<string[]> {
     return [...(await this.#verifyRoot()), ...(await this.#runs.verify(this.#root.runs))];
@@ -461,6 +419,7 @@ export class Checkpointer {
   async close(): Promise<void> {
     this.stop();
     this.#closed = true;
+    this.#retirement.close();
     await this.#group.idle();
   }
 

@@ -29,7 +29,7 @@ import { type RecoveryResult, replayTail } from './recovery.js';
 import { loadRuns, parseMapFileName } from './run-files.js';
 import { SegmentFactory } from './segment-factory.js';
 import { SegmentTable } from './segment-table.js';
-import { loadSnapshots, type Snapshot } from './snapshots.js';
+import { loadSnapshots, type Snapshot } from './snapshot.js';
 import { SparePool } from './spare-pool.js';
 import { TAIL_MAX_FACTOR, type VolumeTuning } from './tuning.js';
 import type { VolumeKeys } from './volume-keys.js';

@@ -11,7 +11,8 @@ import type { Segment } from '../segment/segment.js';
 import type { RewritePace } from './compactor.js';
 import type { Engine } from './engine.js';
 import { Relocation } from './relocation.js';
-import type { Snapshot, Snapshots } from './snapshots.js';
+import type { Snapshot } from './snapshot.js';
+import type { Snapshots } from './snapshots.js';
 
 export interface RewriteOptions {
   readonly clock: Clock;

@@ -9,7 +9,7 @@ import { BlockMap } from './block-map.js';
 import type { ChangeLog } from './change-log.js';
 import type { Pin } from './pin.js';
 import { ReadPath, type ReadPathOptions } from './read-path.js';
-import type { Snapshot } from './snapshots.js';
+import type { Snapshot } from './snapshot.js';
 
 export interface SnapshotDeviceOptions extends Omit<ReadPathOptions, 'map'> {
   readonly volume: string;

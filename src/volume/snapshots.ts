@@ -1,7 +1,7 @@
 /** The snapshots that the checkpoint root names, and the cuts that are kept for the moment (docs/FORMAT.md, "Snapshots"). */
 import type { Clock } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
-import { BLOCK_BYTES, SLOT_BYTES, SNAPSHOTS_MAX } from '../base/limits.js';
+import { SNAPSHOTS_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { Segment } from '../segment/segment.js';
 import { isDiskFull } from '../store/disk-full.js';
@@ -10,48 +10,13 @@ import type { RunRef, SnapshotEntry } from './checkpoint-root.js';
 import type { MapRuns } from './map-runs.js';
 import { type CutFacts, Pin, type PinOptions } from './pin.js';
 import type { Relocation } from './relocation.js';
-import { isUnreadable, type RunFilesOptions, readRuns, readTable } from './run-files.js';
+import { isUnreadable, type RunFilesOptions, readRuns } from './run-files.js';
 import type { Holds, SegmentTable } from './segment-table.js';
+import { Snapshot, tableOf } from './snapshot.js';
 import type { SparePool } from './spare-pool.js';
 import type { VolumeKeys } from './volume-keys.js';
 
 const CHECKPOINTS_TO_ANEW = 16;
-
-/** A durable snapshot. */
-export class Snapshot {
-  /** As the root has it; another one after its blocks were moved or its files written anew. */
-  entry: SnapshotEntry;
-  /** Empty where it is damaged. */
-  holds: Holds;
-  /** Why it can't be used, where that is so: then nobody knows which segments it needs. */
-  readonly problem: string | undefined;
-  /** Why its map can't be read, where that was found: its blocks can't be moved. */
-  unreadable: string | undefined;
-  /** Has a map of it in memory, perhaps, which must follow where its blocks are moved. */
-  reader: { follow(moved: ChangeLog): Promise<void> } | undefined;
-
-  constructor(entry: SnapshotEntry, holds: Holds, problem?: string) {
-    this.entry = entry;
-    this.holds = holds;
-    this.problem = problem;
-  }
-
-  get name(): string {
-    return this.entry.name;
-  }
-}
-
-export interface SnapshotInfo {
-  readonly name: string;
-  /** Unix ms. */
-  readonly createdAtMs: number;
-  /** Of the device, at its cut. */
-  readonly sizeBytes: number;
-  readonly mappedBytes: number;
-  /** Stored in segments that nothing else needs: what deleting it gives back at once. */
-  readonly uniqueBytes: number;
-  readonly problem: string | undefined;
-}
 
 interface Request {
   /** Undefined for a pin, which nothing on disk tells of. */
@@ -92,49 +57,6 @@ export interface SnapshotsOptions extends RunFilesOptions {
   onReleased(pin: Pin): void;
 }
 
-/** Reads the tables of a root's snapshots, and counts what they hold. One that is damaged keeps all that it may need. */
-export async function loadSnapshots(
-  files: RunFilesOptions,
-  entries: readonly SnapshotEntry[],
-  table: SegmentTable,
-  log: Logger,
-): Promise<Snapshot[]> {
-  const snapshots: Snapshot[] = [];
-  for (const entry of entries) {
-    try {
-      const holds = await readHolds(files, entry, table);
-      table.hold(holds);
-      snapshots.push(new Snapshot(entry, holds));
-    } catch (error) {
-      if (!isUnreadable(error)) throw error;
-      const reason = messageOf(error);
-      log.error({ snapshot: entry.name, reason }, 'a snapshot is damaged; what it may need is kept');
-      table.heldBelowId = Math.max(table.heldBelowId, entry.segmentIdEnd);
-      snapshots.push(new Snapshot(entry, new Map(), reason));
-    }
-  }
-  return snapshots;
-}
-
-async function readHolds(
-  files: RunFilesOptions,
-  { name, mappedBlocks, table: run }: SnapshotEntry,
-  table: SegmentTable,
-): Promise<Holds> {
-  const holds = new Map<Segment, number>();
-  let blocks = 0;
-  for (const { index, segmentId, slots } of await readTable(files, run)) {
-    const segment = table.byIndex(index);
-    if (segment?.id !== segmentId)
-      throw new SealbdError('INTEGRITY', `snapshot "${name}" names segment ${segmentId}, which is missing`);
-    holds.set(segment, slots);
-    blocks += slots;
-  }
-  if (blocks !== mappedBlocks)
-    throw new SealbdError('INTEGRITY', `snapshot "${name}" has ${blocks} blocks instead of ${mappedBlocks}`);
-  return holds;
-}
-
 export class Snapshots {
   readonly #options: SnapshotsOptions;
   #list: readonly Snapshot[];
@@ -172,14 +94,6 @@ export class Snapshots {
     const snapshot = this.find(name);
     if (snapshot === undefined) throw new SealbdError('NOT_FOUND', `no snapshot "${name}"`);
     return snapshot;
-  }
-
-  info({ entry, holds, problem }: Snapshot): SnapshotInfo {
-    let uniqueBytes = 0;
-    for (const [segment, blocks] of holds)
-      if (segment.live === 0 && segment.held === blocks) uniqueBytes += segment.slots * SLOT_BYTES;
-    const { name, createdAtMs, sizeBytes, mappedBlocks } = entry;
-    return { name, createdAtMs, sizeBytes, mappedBytes: mappedBlocks * BLOCK_BYTES, uniqueBytes, problem };
   }
 
   /** Has the next checkpoint keep its cut; as a snapshot where it is given a name. */
@@ -403,8 +317,4 @@ export class Snapshots {
   *runsPinned(): Generator<RunRef> {
     for (const { files } of this.#pins) yield* files;
   }
-}
-
-function tableOf(holds: Holds) {
-  return [...holds].map(([segment, blocks]) => ({ index: segment.index, segment, slots: blocks }));
 }

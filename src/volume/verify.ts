@@ -12,7 +12,8 @@ import { type BlockMap, UNMAPPED } from './block-map.js';
 import type { Pin } from './pin.js';
 import { isUnreadable } from './run-files.js';
 import type { SegmentTable } from './segment-table.js';
-import type { Snapshot, Snapshots } from './snapshots.js';
+import type { Snapshot } from './snapshot.js';
+import type { Snapshots } from './snapshots.js';
 
 export interface VerifyOptions {
   readonly signal: AbortSignal;

@@ -5,8 +5,8 @@ import type { Logger } from '../base/log.js';
 import type { MaybePromise } from '../base/maybe-promise.js';
 import type { Engine } from './engine.js';
 import type { PinnedVolume } from './pin.js';
+import type { Snapshot, SnapshotInfo } from './snapshot.js';
 import { SnapshotDevice } from './snapshot-device.js';
-import type { Snapshot, SnapshotInfo } from './snapshots.js';
 
 export interface VolumeSnapshotsOptions {
   readonly volume: string;
@@ -35,9 +35,8 @@ export class VolumeSnapshots {
 
   /** Oldest first. */
   list(): (SnapshotInfo & { readonly clients: number })[] {
-    const snapshots = this.#snapshots;
-    return snapshots.list.map((snapshot) => {
-      return { ...snapshots.info(snapshot), clients: this.#devices.get(snapshot)?.clients ?? 0 };
+    return this.#snapshots.list.map((snapshot) => {
+      return { ...snapshot.info, clients: this.#devices.get(snapshot)?.clients ?? 0 };
     });
   }
 
@@ -46,7 +45,7 @@ export class VolumeSnapshots {
     if (!NAME_PATTERN.test(name))
       throw new SealbdError('USAGE', `"${name}" is no snapshot name: expected ${NAME_PATTERN.source}`);
     await this.#options.engine.checkpointer.keep(name);
-    return this.#snapshots.info(this.#snapshots.get(name));
+    return this.#snapshots.get(name).info;
   }
 
   /** Resolves when it is gone for good; what only it needed has been let go of, where that was possible at once. */

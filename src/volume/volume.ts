@@ -14,7 +14,7 @@ import type { Store } from '../store/store.js';
 import { type Engine, openEngine } from './engine.js';
 import type { PinnedVolume } from './pin.js';
 import { deksInUse, isSwitched, type RewriteOptions, rewriteAll, rewritten, switchKey } from './rotation.js';
-import type { Snapshot } from './snapshots.js';
+import type { Snapshot } from './snapshot.js';
 import { defaultTuning, type VolumeTuning } from './tuning.js';
 import { type VerifyOptions, type VerifyResult, verifyVolume } from './verify.js';
 import { VolumeKeys } from './volume-keys.js';
