@@ -142,10 +142,23 @@ export const keyUsageSchema = z.object({
     z.object({
       volume: z.string(),
       deks: z.array(
-        dekStatusSchema
-          .pick({ id: true, state: true, exposed: true, segments: true, bytes: true })
-          .extend({ keyVersion: z.string() }),
+        dekStatusSchema.pick({ id: true, state: true, exposed: true, segments: true, bytes: true }).extend({
+          keyVersion: z.string(),
+          /** The uuid of the volume that made it, and other volumes that have it too. */
+          origin: z.string(),
+          sharedWith: z.array(z.string()),
+        }),
       ),
+    }),
+  ),
+  /** Those made or restored here; `present` where they still are where they were. */
+  backups: z.array(
+    z.object({
+      path: z.string(),
+      volume: z.string(),
+      createdAt: time,
+      deks: z.array(z.int()),
+      present: z.boolean(),
     }),
   ),
   safeToDelete: z.boolean(),
@@ -199,6 +212,8 @@ export const statusSchema = z.object({
   dataDirectory: z.string(),
   listen: z.array(z.string()),
   admin: z.array(z.string()),
+  /** Of NBD: whether clients may, or must, start it. */
+  tls: z.enum(['off', 'allowed', 'required']),
   keysLocked: z.boolean(),
   volumes: z.array(volumeInfoSchema),
   keys: z.array(keyStatusSchema),

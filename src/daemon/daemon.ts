@@ -173,7 +173,7 @@ async function start(
     jobs,
     rotations,
     watchdog,
-    keys: new KeyOperations({ volumes, watchdog, providers, pins: config.pins, clock }),
+    keys: new KeyOperations({ volumes, watchdog, providers, pins, clock, known: knownBackups }),
     audit: new KeyAudit(volumes, (event) => observer.record(event)),
     ...openCopies(
       {

@@ -4,13 +4,14 @@ import type { Clock } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
 import { ask } from '../keys/key-answer.js';
-import { type KeyUse, keysInUse, spellsOut } from '../keys/key-usage.js';
+import { type BackupUse, type KeyUse, keysInUse, spellsOut } from '../keys/key-usage.js';
 import { moveToKey, rewrapUnderSameKey } from '../keys/rewrap.js';
 import { type DekRecord, newestDek, type Superblock } from '../keys/superblock.js';
 import type { VolumeHeader } from '../keys/volume-header.js';
 import type { Watchdog } from '../keys/watchdog.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { takeInventory } from './key-inventory.js';
+import type { KnownBackups } from './known-backups.js';
 import type { Actor } from './volume-events.js';
 import type { VolumeManager } from './volume-manager.js';
 
@@ -20,6 +21,7 @@ export interface KeyOperationsOptions {
   readonly providers: KeyProviders;
   readonly pins: ReadonlyMap<string, HeaderPins>;
   readonly clock: Clock;
+  readonly known: KnownBackups;
 }
 
 /** True whatever the answer is, and so said with each. */
@@ -64,9 +66,11 @@ export class KeyOperations {
 
   async usage(keyUri: string | undefined): Promise<KeyUsage[]> {
     const inventory = await takeInventory(this.#options.volumes, this.#options.clock);
-    const uses = keysInUse(inventory.volumes);
-    const caveats = [...inventory.doubts, ...CAVEATS];
-    if (keyUri === undefined) return uses.map((use) => usageView(use, caveats));
+    const backups = await this.#backups();
+    const uses = keysInUse(inventory.volumes, backups.found);
+    const unseen = [...inventory.doubts, ...backups.doubts];
+    const caveats = [...unseen, ...CAVEATS];
+    if (keyUri === undefined) return uses.map((use) => usageView(use, caveats, unseen.length === 0));
     const named = await this.#nameNow(keyUri);
     const isMeant = ({ keyUri: uri, resolvedKeyId }: KeyUse) => {
       return uri === keyUri || resolvedKeyId === named.resolvedKeyId || spellsOut(keyUri, resolvedKeyId);
@@ -77,10 +81,25 @@ export class KeyOperations {
       doubts.push(
         `${keyUri} names ${named.resolvedKeyId} now, another key than the one that wraps these DEKs`,
       );
-    if (meant.length > 0) return meant.map((use) => usageView(use, [...doubts, ...caveats]));
-    const safeToDelete = doubts.length === 0 && inventory.doubts.length === 0;
-    const nobody = { keyUri, resolvedKeyId: named.resolvedKeyId ?? null, keyVersions: [], volumes: [] };
-    return [{ ...nobody, safeToDelete, caveats: [...doubts, ...caveats] }];
+    const isCertain = doubts.length === 0 && unseen.length === 0;
+    if (meant.length > 0) return meant.map((use) => usageView(use, [...doubts, ...caveats], isCertain));
+    const nobody = {
+      keyUri,
+      resolvedKeyId: named.resolvedKeyId ?? null,
+      keyVersions: [],
+      volumes: [],
+      backups: [],
+    };
+    return [{ ...nobody, safeToDelete: isCertain, caveats: [...doubts, ...caveats] }];
+  }
+
+  /** The backups that are known here. A list that can't be read may name the key. */
+  async #backups(): Promise<{ found: BackupUse[]; doubts: string[] }> {
+    try {
+      return { found: await this.#options.known.look(), doubts: [] };
+    } catch (error) {
+      return { found: [], doubts: [`a backup may need the key: ${messageOf(error)}`] };
+    }
   }
 
   async #change(
@@ -150,7 +169,27 @@ function changeView(volume: string, before: DekRecord, superblock: Superblock): 
   };
 }
 
-function usageView(use: KeyUse, caveats: readonly string[]): KeyUsage {
-  const volumes = use.volumes.map(({ volume, deks }) => ({ volume, deks: [...deks] }));
-  return { ...use, keyVersions: [...use.keyVersions], volumes, safeToDelete: false, caveats: [...caveats] };
+/** One that only backups need which are not where they were is as safe to delete as it can be: the notes name them. */
+function usageView(use: KeyUse, caveats: readonly string[], isCertain: boolean): KeyUsage {
+  const volumes = use.volumes.map(({ volume, deks }) => {
+    return { volume, deks: deks.map((dek) => ({ ...dek, sharedWith: [...dek.sharedWith] })) };
+  });
+  const backups = use.backups.map(({ deks, ...backup }) => {
+    const needed = deks.filter((dek) => dek.keyUri === use.keyUri && dek.resolvedKeyId === use.resolvedKeyId);
+    return { ...backup, deks: needed.map((dek) => dek.id) };
+  });
+  const isNeeded = volumes.length > 0 || backups.some(({ present }) => present);
+  const gone = backups
+    .filter(({ present }) => !present)
+    .map(({ path, volume }) => `a backup of "${volume}" that was at ${path} needs it, wherever that is now`);
+  return {
+    ...{
+      keyUri: use.keyUri,
+      resolvedKeyId: use.resolvedKeyId,
+      keyVersions: [...use.keyVersions],
+      volumes,
+      backups,
+    },
+    ...{ safeToDelete: isCertain && !isNeeded, caveats: [...gone, ...caveats] },
+  };
 }

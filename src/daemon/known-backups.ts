@@ -4,11 +4,14 @@
  */
 import { join } from 'node:path';
 import { z } from 'zod';
+import { BackupDirectory } from '../backup/backup-directory.js';
 import type { Manifest } from '../backup/manifest.js';
 import { messageOf } from '../base/errors.js';
 import { KNOWN_BACKUPS_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { formatUuid } from '../base/random.js';
+import type { BackupUse } from '../keys/key-usage.js';
+import { FsStore } from '../store/fs-store.js';
 import type { Store } from '../store/store.js';
 
 const FILE = 'backups.json';
@@ -42,6 +45,14 @@ export class KnownBackups {
     const bytes = await this.#store.readSmall(FILE);
     if (bytes === undefined) return [];
     return fileSchema.parse(JSON.parse(bytes.toString('utf8'))).backups;
+  }
+
+  /** The same, with whether each is where it was. */
+  async look(): Promise<BackupUse[]> {
+    const uses: BackupUse[] = [];
+    for (const { path, uuid, volume, createdAt, deks } of await this.list())
+      uses.push({ path, volume, createdAt, deks, present: await isThere(path, uuid) });
+    return uses;
   }
 
   /** The oldest are forgotten when there are too many. A failure is no failure of the backup. */
@@ -88,5 +99,14 @@ export class KnownBackups {
     }
     await this.#store.rename(temporary, FILE);
     await this.#store.syncDirectory();
+  }
+}
+
+async function isThere(path: string, uuid: string): Promise<boolean> {
+  try {
+    const { manifest } = await BackupDirectory.open(FsStore.at(path));
+    return formatUuid(manifest.backupUuid) === uuid;
+  } catch {
+    return false; // Missing, unreadable or another one: not the backup that was noted.
   }
 }

@@ -1,4 +1,6 @@
 /** Which KMS keys the DEKs of all volumes depend on, as their superblocks tell. Pure: who reads them says how far to trust them. */
+import { formatUuid } from '../base/random.js';
+import { originOf } from './origins.js';
 import type { DekState, Superblock } from './superblock.js';
 
 export interface KnownVolume {
@@ -13,6 +15,10 @@ export interface KnownVolume {
 
 export interface DekUse {
   readonly id: number;
+  /** The uuid of the volume that made it: with its number, this names the same key in every volume. */
+  readonly origin: string;
+  /** Other volumes that have it too. */
+  readonly sharedWith: readonly string[];
   readonly state: DekState;
   readonly exposed: boolean;
   readonly keyVersion: string;
@@ -20,40 +26,82 @@ export interface DekUse {
   readonly bytes: number | null;
 }
 
+/** A backup that somebody knows of. */
+export interface BackupUse {
+  readonly path: string;
+  readonly volume: string;
+  readonly createdAt: string;
+  readonly deks: readonly { readonly id: number; readonly keyUri: string; readonly resolvedKeyId: string }[];
+  /** It is where it was. */
+  readonly present: boolean;
+}
+
 export interface KeyUse {
   readonly keyUri: string;
   readonly resolvedKeyId: string;
   readonly keyVersions: readonly string[];
   readonly volumes: readonly { readonly volume: string; readonly deks: readonly DekUse[] }[];
+  readonly backups: readonly BackupUse[];
 }
 
-/** One row for each pair of a key and a URI by which volumes name it, sorted. */
-export function keysInUse(volumes: readonly KnownVolume[]): KeyUse[] {
+/** One row for each pair of a key and a URI by which volumes and backups name it, sorted. */
+export function keysInUse(volumes: readonly KnownVolume[], backups: readonly BackupUse[] = []): KeyUse[] {
   const names = new Map<string, { keyUri: string; resolvedKeyId: string }>();
-  for (const { superblocks } of volumes)
-    for (const { deks } of superblocks)
-      for (const { keyUri, resolvedKeyId } of deks)
-        names.set(JSON.stringify([keyUri, resolvedKeyId]), { keyUri, resolvedKeyId });
+  const records = [...volumes.flatMap(({ superblocks }) => superblocks), ...backups].flatMap(({ deks }) => [
+    ...deks,
+  ]);
+  for (const { keyUri, resolvedKeyId } of records)
+    names.set(JSON.stringify([keyUri, resolvedKeyId]), { keyUri, resolvedKeyId });
+  const holders = holdersOf(volumes);
   const sorted = [...names].sort(([a], [b]) => (a < b ? -1 : 1));
   return sorted.map(([, { keyUri, resolvedKeyId }]) => {
     const users = volumes
-      .map((known) => ({ volume: known.volume, deks: deksUnder(known, keyUri, resolvedKeyId) }))
+      .map((known) => ({ volume: known.volume, deks: deksUnder(known, keyUri, resolvedKeyId, holders) }))
       .filter(({ deks }) => deks.length > 0);
     const versions = users.flatMap(({ deks }) => deks.map((dek) => dek.keyVersion));
     const keyVersions = [...new Set(versions)].filter((version) => version !== '').sort();
-    return { keyUri, resolvedKeyId, keyVersions, volumes: users };
+    const needing = backups.filter(({ deks }) =>
+      deks.some((dek) => dek.keyUri === keyUri && dek.resolvedKeyId === resolvedKeyId),
+    );
+    return { keyUri, resolvedKeyId, keyVersions, volumes: users, backups: needing };
   });
 }
 
+/** Which volumes have a DEK, by its name. */
+function holdersOf(volumes: readonly KnownVolume[]): Map<string, Set<string>> {
+  const holders = new Map<string, Set<string>>();
+  for (const { volume, superblocks } of volumes) {
+    for (const superblock of superblocks) {
+      for (const { id } of superblock.deks) {
+        const name = nameOf(superblock, id);
+        holders.set(name, (holders.get(name) ?? new Set()).add(volume));
+      }
+    }
+  }
+  return holders;
+}
+
+function nameOf(superblock: Superblock, id: number): string {
+  return `${formatUuid(originOf(superblock, id))} ${id}`;
+}
+
 /** The first superblock that names a DEK under this key speaks for it. */
-function deksUnder({ superblocks, segmentsByDek }: KnownVolume, uri: string, resolved: string): DekUse[] {
+function deksUnder(
+  { volume, superblocks, segmentsByDek }: KnownVolume,
+  uri: string,
+  resolved: string,
+  holders: ReadonlyMap<string, ReadonlySet<string>>,
+): DekUse[] {
   const uses = new Map<number, DekUse>();
-  for (const { deks } of superblocks) {
-    for (const { id, state, exposed, keyVersion, keyUri, resolvedKeyId } of deks) {
+  for (const superblock of superblocks) {
+    for (const { id, state, exposed, keyVersion, keyUri, resolvedKeyId } of superblock.deks) {
       if (keyUri !== uri || resolvedKeyId !== resolved || uses.has(id)) continue;
       const stored = segmentsByDek?.get(id) ?? { segments: 0, bytes: 0 };
       const amounts = segmentsByDek === undefined ? { segments: null, bytes: null } : stored;
-      uses.set(id, { id, state, exposed, keyVersion, ...amounts });
+      const origin = formatUuid(originOf(superblock, id));
+      const others = holders.get(nameOf(superblock, id)) ?? [];
+      const sharedWith = [...others].filter((other) => other !== volume).sort();
+      uses.set(id, { id, origin, sharedWith, state, exposed, keyVersion, ...amounts });
     }
   }
   return [...uses.values()];

@@ -120,6 +120,7 @@ export class WatchedDirectory {
         },
       },
     });
+    const known = openKnownBackups(this.path, log);
     await volumes.openAll();
     const close = async (): Promise<void> => {
       watchdog.close();
@@ -140,11 +141,11 @@ export class WatchedDirectory {
           ...{ volumes, files, jobs, providers, pins, clock, random, log, cipher: engine.cipher },
           ...{ volumesPath: join(this.path, 'volumes'), record: (event) => observer.record(event) },
         },
-        openKnownBackups(this.path, log),
+        known,
       ),
       localKeys: new LocalKeys(keyringOf(this.path), volumes, random),
       keyAudit: new KeyAudit(volumes, (event) => observer.record(event)),
-      keys: new KeyOperations({ volumes, watchdog, providers, pins, clock }),
+      keys: new KeyOperations({ volumes, watchdog, providers, pins, clock, known }),
       audit: async () => {
         await audit.flush();
         const lines = readFileSync(this.auditPath, 'utf8').split('\n').slice(0, -1);

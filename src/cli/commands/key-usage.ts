@@ -13,8 +13,13 @@ export async function keyUsage(
 ): Promise<void> {
   const keys = await clientFor(command).keyUsage(uri);
   if (options.json) return printJson(keys);
-  if (keys.length === 0) return print('no volume depends on a key');
+  if (keys.length === 0) return print('no volume or backup depends on a key');
   printTable(HEAD, keys.flatMap(rows));
+  for (const { backups, keyUri } of keys)
+    for (const { path, volume, deks, present } of backups)
+      print(
+        `${keyUri}: backup of ${volume} at ${path}, DEK ${deks.join(', ')}${present ? '' : ' (not there now)'}`,
+      );
   const caveats = new Set(keys.flatMap((key) => key.caveats));
   for (const caveat of caveats) print(`note: ${caveat}`);
 }
@@ -27,11 +32,15 @@ function rows(key: KeyUsage): string[][] {
     return deks.map((dek) => [
       ...named,
       volume,
-      `${dek.id} ${dek.state}${dek.exposed ? ' exposed' : ''}`,
+      `${dek.id} ${dek.state}${dek.exposed ? ' exposed' : ''}${shared(dek.sharedWith)}`,
       dek.keyVersion === '' ? '-' : dek.keyVersion,
       dek.segments === null ? '-' : String(dek.segments),
       dek.bytes === null ? '-' : formatSize(dek.bytes),
       safe,
     ]);
   });
+}
+
+function shared(volumes: readonly string[]): string {
+  return volumes.length === 0 ? '' : `, shared with ${volumes.join(', ')}`;
 }
