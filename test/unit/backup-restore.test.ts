@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
 import { CipherPool } from '../../src/cipher/cipher-pool.js';
+import { Arena } from '../../src/native/arena.js';
 import { BackupSubject } from '../support/backup-subject.js';
 import { verify } from '../support/backups.js';
 import { expectNoLeakedSlots } from '../support/key-fixtures.js';
@@ -109,4 +110,50 @@ describe('a chain of a full backup and incremental ones', () => {
       await source.stop();
     },
   );
+});
+
+describe('a backup of a volume that is written to meanwhile', () => {
+  it(`is the snapshot of the same instant, block for block, seed ${SEED}`, async () => {
+    expectNoLeakedSlots();
+    const source = await BackupSubject.create(2, cipher, SEED + 7);
+    await source.change(150);
+    let writing = true;
+    const writer = (async () => {
+      let writes = 0;
+      for (; writing; writes++) {
+        await source.change(1);
+        if (writes % 10 === 0) await source.volume.flush();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      return writes;
+    })();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const snapshot = source.volume.createSnapshot('s');
+    const backup = source.backUp('b0');
+    const [, manifest] = await Promise.all([snapshot, backup]);
+    const pin = await source.volume.pin('s');
+    expect(manifest.sequence).toBe(pin.sequence);
+    await pin.release();
+    writing = false;
+    expect(await writer).toBeGreaterThan(20);
+
+    const { path } = await source.restore('b0', 'w');
+    const copy = await source.restored(path, source.versions.slice());
+    const device = source.volume.snapshots.device('s')!;
+    const detach = device.attach(() => undefined);
+    const [one, other] = [new Arena(1 << 20), new Arena(1 << 20)];
+    let differing = 0;
+    for (let at = 0; at < manifest.sizeBytes; at += one.sizeBytes) {
+      await device.read(one, 0, at, one.sizeBytes);
+      await copy.volume.read(other, 0, at, other.sizeBytes);
+      expect(Buffer.compare(one.bytes, other.bytes), `offset ${at}`).toBe(0);
+      await source.volume.read(other, 0, at, other.sizeBytes);
+      differing += Buffer.compare(one.bytes, other.bytes) === 0 ? 0 : 1;
+    }
+    expect(differing).toBeGreaterThan(0);
+    detach();
+    for (const arena of [one, other]) arena.free();
+    await copy.stop();
+    await source.stop();
+  });
 });
