@@ -38,6 +38,7 @@ export interface DaemonFacts {
   readonly pid: number;
   readonly startedAtMs: number;
   readonly dataDirectory: string;
+  readonly tls: DaemonStatus['tls'];
   readonly keysLocked: boolean;
   nowMs(): number;
   keySlotsUsed(): number;
@@ -78,6 +79,7 @@ export class DaemonBackend implements AdminBackend {
       dataDirectory: facts.dataDirectory,
       listen: facts.listen(),
       admin: facts.admin(),
+      tls: facts.tls,
       keysLocked: facts.keysLocked,
       volumes: await this.listVolumes(),
       keys: await this.keyStatus(),

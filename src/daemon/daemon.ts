@@ -155,6 +155,7 @@ async function start(
       pid: process.pid,
       startedAtMs,
       dataDirectory: data.path,
+      tls: tls?.mode ?? 'off',
       get keysLocked() {
         return addon.secureMemory().locked;
       },

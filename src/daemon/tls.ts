@@ -29,6 +29,10 @@ export class DaemonTls {
     return new DaemonTls(config, await loadCredentials(config.source, clock, log), clock, log);
   }
 
+  get mode(): 'allowed' | 'required' {
+    return this.#config.required ? 'required' : 'allowed';
+  }
+
   /** What the admin API has of it; undefined for pre-shared keys, which HTTP clients do not speak. */
   get admin(): AdminTls | undefined {
     if (this.#credentials.kind === 'psk') return undefined;

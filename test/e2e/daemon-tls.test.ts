@@ -319,7 +319,9 @@ describe('the daemon', () => {
       });
       const clients = async () => (await daemon.json<DaemonStatus>(['status'])).clients;
       await expect.poll(clients, { timeout: 10_000 }).toMatchObject([{ volume: 'v', identity: 'psk:alice' }]);
+      expect(await daemon.json<DaemonStatus>(['status'])).toMatchObject({ tls: 'required' });
       expect((await holding).code).toBe(0);
+      expect((await daemon.run(['bench', 'v'])).stderr).toContain('the daemon requires TLS');
       expect(daemon.logText).toContain(`nbdinfo 'nbds://${daemon.ready.listen[0]}/v?tls-psk-file=FILE'`);
     } finally {
       await daemon.signal('SIGKILL');

@@ -391,6 +391,24 @@ describe('a connection under TLS', () => {
     }
   });
 
+  it('ends in order with the server: what is in flight is answered, what comes is refused', async () => {
+    await start(certificates());
+    const release: (() => void)[] = [];
+    disk.delay = () => new Promise((resolve) => release.push(resolve));
+    const client = await serving();
+    const read = client.send(Command.READ, 0, 4096);
+    await eventually(() => release.length === 1, 'the read is in flight');
+    const shaking = await greeted();
+    await shaking.option(Option.STARTTLS);
+    const stopped = test.server.stop();
+    const late = client.send(Command.READ, 0, 4096);
+    expect(await client.message()).toMatchObject({ cookie: late, error: Errno.ESHUTDOWN });
+    release[0]();
+    expect((await client.answer(read)).error).toBe(Errno.OK);
+    await Promise.all([client.closed, shaking.closed, stopped]);
+    expect(disk.clients).toBe(0);
+  });
+
   it('whose client reads nothing holds little, disturbs nobody, and is dropped in time', async () => {
     await start(certificates());
     await fill(4 * MiB);

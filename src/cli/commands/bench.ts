@@ -136,5 +136,11 @@ function reasonOf({ reason }: VolumeInfo): string {
 function uriOf(daemon: DaemonStatus, volume: string): string {
   const [address] = daemon.listen;
   if (address === undefined) throw new SealbdError('FAILED', 'the daemon listens on no NBD address');
+  if (daemon.tls === 'required') {
+    throw new SealbdError(
+      'FAILED',
+      'the daemon requires TLS, which fio cannot speak; measure with --tls allowed, or on a daemon beside it',
+    );
+  }
   return nbdUri(address, volume);
 }

@@ -16,6 +16,7 @@ export async function status(options: ListingOptions, command: Command): Promise
     data: daemon.dataDirectory,
     listen: daemon.listen.join(', '),
     admin: daemon.admin.join(', '),
+    tls: daemon.tls,
     'key memory': daemon.keysLocked ? 'locked' : 'NOT LOCKED',
     mapped: formatSize(daemon.volumes.reduce((sum, volume) => sum + (volume.mappedBytes ?? 0), 0)),
   });
