@@ -70,6 +70,8 @@ export function peerTable(workloads: readonly Workload[], trials: readonly Trial
 type Measured = Trial & {
   readonly serverCpuUs: number;
   readonly clientCpuUs: number;
+  readonly mediumWrittenBytes: number;
+  readonly bytes: number;
   readonly residentBytes: number;
 };
 
@@ -82,7 +84,8 @@ export function processorTable(workloads: readonly Workload[], trials: readonly 
   const cost = (workload: string, subject: string) => {
     const of = trialsOf(trials, workload, subject);
     const [server, client] = [middle(of, 'serverCpuUs'), middle(of, 'clientCpuUs')];
-    return { server, client, cores: (middle(of, 'iops') * (server + client)) / 1e6 };
+    const medium = middle(of, 'mediumWrittenBytes') / middle(of, 'bytes');
+    return { server, client, medium, cores: (middle(of, 'iops') * (server + client)) / 1e6 };
   };
   return {
     title: 'Processor time of server and client for each request, µs',
@@ -95,6 +98,8 @@ export function processorTable(workloads: readonly Workload[], trials: readonly 
       { key: 'barClient', label: 'client', digits: 1 },
       { key: 'barCores', label: 'cores busy', digits: 2 },
       { key: 'atBest', label: 'gcm / bar at best', digits: 2 },
+      { key: 'gcmMedium', label: 'gcm: bytes for the medium a byte', digits: 2 },
+      { key: 'barMedium', label: 'bar', digits: 2 },
     ],
     rows: (present.has(PLAIN_BAR) ? workloads : []).map(({ name }) => {
       const [ours, bar] = [cost(name, GCM), cost(name, PLAIN_BAR)];
@@ -102,6 +107,7 @@ export function processorTable(workloads: readonly Workload[], trials: readonly 
         workload: name,
         ...{ gcmServer: ours.server, gcmClient: ours.client, gcmCores: ours.cores },
         ...{ barServer: bar.server, barClient: bar.client, barCores: bar.cores },
+        ...{ gcmMedium: ours.medium, barMedium: bar.medium },
         atBest: (bar.server + bar.client) / (ours.server + ours.client),
       };
     }),

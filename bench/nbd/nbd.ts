@@ -25,10 +25,13 @@ const FILL_TIMEOUT_MS = 240_000;
 const FILL_AGAIN_MS = 15_000;
 
 export interface NbdTrial extends Trial {
+  /** That the client read and wrote. */
+  readonly bytes: number;
   readonly serverCpuUs: number;
   readonly clientCpuUs: number;
   /** What the server fetched from the medium meanwhile. */
   readonly mediumReadBytes: number;
+  readonly mediumWrittenBytes: number;
   readonly residentBytes: number;
 }
 
@@ -87,11 +90,7 @@ async function round(
   for (const workload of plan.workloads) {
     for (const subject of order) {
       const before = subject.server.usage();
-      const {
-        operations,
-        bytes: _,
-        ...figures
-      } = await measureWorkload(optionsOf(subject), workload, timeMs);
+      const { operations, bytes, ...figures } = await measureWorkload(optionsOf(subject), workload, timeMs);
       const after = subject.server.usage();
       trials.push({
         workload: workload.name,
@@ -100,6 +99,8 @@ async function round(
         ...figures,
         serverCpuUs: ((after.cpuSeconds - before.cpuSeconds) * 1e6) / operations,
         mediumReadBytes: after.mediumReadBytes - before.mediumReadBytes,
+        mediumWrittenBytes: after.mediumWrittenBytes - before.mediumWrittenBytes,
+        bytes,
         residentBytes: after.residentBytes,
       });
     }
@@ -162,7 +163,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
         `Every server is a process of its own with one volume of ${sizeBytes / MIB} MiB, started with its defaults (qemu-nbd with \`-t --shared=8 --cache=writeback\`), and each volume was written and read back with checksums once before anything was timed. LUKS images are LUKS1 with AES-256-XTS, as qemu-img makes them: no authentication.`,
         `${rounds} round(s) after one for warming up, ${timeMs} ms a trial; within a round every workload runs on each server in turn, and the order changes by round. A ratio is taken within a round; the table gives the median and the range of the rounds.`,
         `All caches are warm: before a round every volume is written and read whole, and the medium is in step (\`sync -f\`). Only flushes wait for the medium. In no trial did a server fetch more than ${(fetched / MIB).toFixed(1)} MiB from the medium. Volumes of peers that take more than ${FILL_AGAIN_MS / 1000} s to fill and verify are not written anew: they overwrite in place, and only read.`,
-        'Processor time: that of the server’s process and of fio; what the kernel writes to the medium afterwards is in neither. `At best` is the ratio where all cores are busy with either server, and the limit of what a better division of labour can reach; a server may be below it where it waits.',
+        'Processor time: that of the server’s process and of fio; what the kernel writes to the medium afterwards is in neither. `At best` is the ratio where all cores are busy with either server, and the limit of what a better division of labour can reach; a server may be below it where it waits. Bytes for the medium are pages made dirty (`write_bytes` of /proc/PID/io) by bytes that the client moved: a server that overwrites in place dirties a page once until it is written, a log writes every byte.',
         'Every server was alive, as the same process, after each of its trials, and no sealbd logged an error. fio runs on the same machine and takes its share of the cores.',
       ],
       tables: [

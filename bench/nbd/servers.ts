@@ -17,6 +17,8 @@ export interface Usage {
   readonly cpuSeconds: number;
   /** What it had to fetch from the medium: nothing where the cache is warm. */
   readonly mediumReadBytes: number;
+  /** Pages that it made dirty, so that they must go to the medium; one that is overwritten before it went counts once. */
+  readonly mediumWrittenBytes: number;
   /** Resident memory now, shared pages included. */
   readonly residentBytes: number;
 }
@@ -64,7 +66,17 @@ export async function startSealbd(
   writeFileSync(configFile, config);
   const data = join(directory, 'data');
   // As the first line of the program says.
-  const serve = ['--max-semi-space-size=2', main, 'serve', '--data', data, '--config', configFile, '--listen', '127.0.0.1:0'];
+  const serve = [
+    '--max-semi-space-size=2',
+    main,
+    'serve',
+    '--data',
+    data,
+    '--config',
+    configFile,
+    '--listen',
+    '127.0.0.1:0',
+  ];
   const child = programs.spawn(process.execPath, serve, 'pipe');
   child.stdout!.resume();
   let log = '';
@@ -156,11 +168,13 @@ export function serverOf(
 
 function usageOf(pid: number): Usage {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  const io = readFileSync(`/proc/${pid}/io`, 'utf8');
   // The name in parentheses may contain anything; utime and stime are the 14th and 15th field.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return {
     cpuSeconds: (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND,
-    mediumReadBytes: Number(/^read_bytes: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, 'utf8'))![1]),
+    mediumReadBytes: Number(/^read_bytes: (\d+)$/m.exec(io)![1]),
+    mediumWrittenBytes: Number(/^write_bytes: (\d+)$/m.exec(io)![1]),
     residentBytes:
       Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) * 1024,
   };
