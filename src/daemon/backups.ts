@@ -3,7 +3,7 @@ import { realpath } from 'node:fs/promises';
 import { dirname, isAbsolute, relative, resolve } from 'node:path';
 import type { JobInfo } from '../admin/schemas.js';
 import { type BackupDirectory, openChain } from '../backup/backup-directory.js';
-import { type ChainKeys, openChainKeys } from '../backup/chain-keys.js';
+import { type ChainKeys, chainDeks, openChainKeys } from '../backup/chain-keys.js';
 import { assertClaimable } from '../backup/claim.js';
 import { type CreatedBackup, createBackup, type VolumeFacts } from '../backup/create.js';
 import { type Clock, sleep } from '../base/clock.js';
@@ -128,7 +128,9 @@ export class Backups {
         await source.release();
       }
       const { manifest, lostSlots } = created;
-      await known.note(path, manifest);
+      const older = base === undefined ? [] : chainDeks(base.chain);
+      const deks = new Map([...older, ...manifest.deks].map((dek) => [dek.id, dek]));
+      await known.note(path, manifest, [...deks.values()]);
       record({ event: 'backup', volume: name, uuid: formatUuid(manifest.uuid), by, path });
       log.info({ volume: name, path, slots: manifest.slots, sequence: manifest.sequence }, 'backed up');
       const problems = lostSlots === 0 ? [] : [`${lostSlots} blocks are lost, and so they are in the backup`];

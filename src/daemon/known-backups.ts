@@ -10,6 +10,7 @@ import { messageOf } from '../base/errors.js';
 import { KNOWN_BACKUPS_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { formatUuid } from '../base/random.js';
+import type { DekRecord } from '../keys/dek-record.js';
 import type { BackupUse } from '../keys/key-usage.js';
 import { FsStore } from '../store/fs-store.js';
 import type { Store } from '../store/store.js';
@@ -55,8 +56,12 @@ export class KnownBackups {
     return uses;
   }
 
-  /** The oldest are forgotten when there are too many. A failure is no failure of the backup. */
-  note(path: string, { backupUuid, uuid, name, createdAt, deks }: Manifest): Promise<void> {
+  /** `deks` are those of its whole chain. The oldest are forgotten when there are too many. A failure is no failure of the backup. */
+  note(
+    path: string,
+    { backupUuid, uuid, name, createdAt }: Manifest,
+    deks: readonly DekRecord[],
+  ): Promise<void> {
     const entry: KnownBackup = {
       path,
       uuid: formatUuid(backupUuid),

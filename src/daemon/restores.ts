@@ -108,7 +108,7 @@ export class Restores {
       const restored = await restoreChain({ ...control, ...identity, chain, keys: handles, cipher, salvage });
       return { checkedBlocks: restored.blocks, lost: restored.lost, problems: [] };
     });
-    await known.note(path, manifest);
+    await known.note(path, manifest, inherited.deks);
     this.#record('restore', name, by, { path, source: formatUuid(manifest.uuid) });
     if (result.lost.length > 0)
       log.error({ volume: name, path, lost: result.lost }, 'restored without what is lost');
