@@ -125,7 +125,7 @@ async function findBase(backup: BackupDirectory, storeAt: (path: string) => Stor
   }
   throw damaged(
     backup.path,
-    `its base, backup ${formatUuid(base.backupUuid)}, is neither at ${base.path} nor beside it, or is damaged`,
+    `its base, backup ${formatUuid(base.backupUuid)}, is neither at ${JSON.stringify(base.path)} nor beside it, or is damaged`,
   );
 }
 

@@ -1,6 +1,7 @@
 /** A directory that is to take a backup: made ready, finished, or cleared again (docs/FORMAT.md, "Backup"). */
 import { errnoOf, SealbdError } from '../base/errors.js';
-import type { Store } from '../store/store.js';
+import { addon } from '../native/addon.js';
+import type { Store, StoreFile } from '../store/store.js';
 import { INCOMPLETE, isOwnName, MANIFEST, MANIFEST_TEMPORARY } from './names.js';
 
 /** CONFLICT where the directory holds anything but an unfinished backup. One that does not exist is fine. */
@@ -24,20 +25,48 @@ async function namesIn(store: Store): Promise<string[]> {
   }
 }
 
-/** Marks a directory as an unfinished backup, durably, and removes what an earlier attempt left. */
-export async function claimDirectory(store: Store): Promise<void> {
+/**
+ * Marks a directory as an unfinished backup, durably, and removes what an earlier attempt left. The marker stays locked while
+ * the file that is returned is open: CONFLICT where another backup is being made there, by whatever process.
+ */
+export async function claimDirectory(store: Store): Promise<StoreFile> {
   await assertClaimable(store);
-  await clearDirectory(store);
-  const marker = await store.create(INCOMPLETE, 0);
-  await marker.sync();
-  await marker.close();
-  await store.syncDirectory();
+  const marker = await openMarker(store);
+  try {
+    if (!addon.fileLock(marker.fd)) throw busy(store);
+    // Whoever had it may have finished in between, and the marker may be gone.
+    await assertClaimable(store);
+    if (!(await store.list()).includes(INCOMPLETE)) throw busy(store);
+    await removeFiles(store);
+    await marker.sync();
+    await store.syncDirectory();
+    return marker;
+  } catch (error) {
+    await marker.close();
+    throw error;
+  }
+}
+
+function busy({ path }: Store): SealbdError {
+  return new SealbdError('CONFLICT', `another backup is being made in ${path}`);
+}
+
+async function openMarker(store: Store): Promise<StoreFile> {
+  try {
+    return await store.create(INCOMPLETE, 0);
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST') throw error;
+    return store.open(INCOMPLETE, 'write');
+  }
+}
+
+async function removeFiles(store: Store): Promise<void> {
+  for (const name of await store.list()) if (isOwnName(name) && name !== INCOMPLETE) await store.remove(name);
 }
 
 /** Removes an unfinished backup; the marker last, so that a crash leaves what the next attempt removes. */
 export async function clearDirectory(store: Store): Promise<void> {
-  const names = await store.list();
-  for (const name of names) if (isOwnName(name) && name !== INCOMPLETE) await store.remove(name);
+  await removeFiles(store);
   await store.syncDirectory();
   await store.remove(INCOMPLETE);
   await store.syncDirectory();

@@ -61,12 +61,14 @@ export interface CreatedBackup {
 
 /** Whatever fails leaves an empty directory, or one that says that it is unfinished. */
 export async function createBackup(options: CreateOptions): Promise<CreatedBackup> {
-  await claimDirectory(options.to);
+  const marker = await claimDirectory(options.to);
   try {
     return await fill(options);
   } catch (error) {
     await clearDirectory(options.to).catch(() => undefined); // The next attempt clears it.
     throw error;
+  } finally {
+    await marker.close();
   }
 }
 

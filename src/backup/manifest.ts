@@ -5,7 +5,13 @@
 import { createHash } from 'node:crypto';
 import { ByteReader, ByteWriter } from '../base/bytes.js';
 import type { Suite } from '../base/ciphers.js';
-import { BLOCK_BYTES, DEKS_PER_VOLUME_MAX, MANIFEST_BYTES_MAX, VOLUME_BYTES_MAX } from '../base/limits.js';
+import {
+  BLOCK_BYTES,
+  DEKS_PER_VOLUME_MAX,
+  MANIFEST_BYTES_MAX,
+  NAME_PATTERN,
+  VOLUME_BYTES_MAX,
+} from '../base/limits.js';
 import { type DekRecord, decodeRecord, encodeRecord } from '../keys/dek-record.js';
 import { decodeOrigins, encodeOrigins, type Lineage, originProblem } from '../keys/origins.js';
 import { addon, type KeyHandle } from '../native/addon.js';
@@ -179,7 +185,8 @@ function checkCrc(bytes: Uint8Array, what: string): number {
 }
 
 function assertConsistent(manifest: Manifest, fail: (problem: string) => Error): void {
-  const { sizeBytes, suite, dekId, deks, origins } = manifest;
+  const { sizeBytes, suite, dekId, deks, origins, name } = manifest;
+  if (!NAME_PATTERN.test(name)) throw fail(`${JSON.stringify(name)} is no volume name`);
   if (sizeBytes < BLOCK_BYTES || sizeBytes > VOLUME_BYTES_MAX || sizeBytes % BLOCK_BYTES !== 0)
     throw fail(`${sizeBytes} is no volume size`);
   const problem = originProblem(origins);

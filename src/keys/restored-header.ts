@@ -9,6 +9,7 @@ import { SealbdError } from '../base/errors.js';
 import { forEachLimited } from '../base/limited.js';
 import { DEKS_ASKED_AT_ONCE, DEKS_PER_VOLUME_MAX } from '../base/limits.js';
 import { type RandomSource, randomUuid } from '../base/random.js';
+import { KmsError } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { addon, type KeyHandle, SUITE_NONE } from '../native/addon.js';
 import type { Store } from '../store/store.js';
@@ -56,7 +57,8 @@ export async function writeRestoredHeader(options: RestoredHeaderOptions): Promi
   const ring = new DekRing(new Map([[id, key]]));
   try {
     const records = await rewrapAll(options, uuid);
-    if (suite !== SUITE_NONE) records.push(await newDek(options, uuid, id, key, createdAt));
+    const newest = records.at(-1);
+    if (newest !== undefined) records.push(await newDek(options, newest, uuid, id, key, createdAt));
     const superblock: Superblock = {
       ...{ suite, activeDek: id, uuid, generation: 1, sizeBytes, createdAt, deks: records },
       ...{ plain: options.plain, rewriting: options.plain, origins: descend(from, lastDek) },
@@ -72,15 +74,15 @@ export async function writeRestoredHeader(options: RestoredHeaderOptions): Promi
   }
 }
 
-/** Under the key that wraps the newest of the old ones. */
+/** Under the key that wraps the newest of the old ones, by the same URI. */
 async function newDek(
   options: RestoredHeaderOptions,
+  newest: DekRecord,
   uuid: Uint8Array,
   id: number,
   key: KeyHandle,
   createdAt: number,
 ): Promise<DekRecord> {
-  const newest = options.deks.reduce((one, other) => (other.id > one.id ? other : one));
   const { keyUri, resolvedKeyId } = newest;
   const wrapped = await wrapNew({ ...options, keyUri }, uuid, id, key);
   assertSameKey({ keyUri, resolvedKeyId }, wrapped);
@@ -95,27 +97,45 @@ async function rewrapAll(options: RestoredHeaderOptions, uuid: Uint8Array): Prom
   return [...records.values()].sort((a, b) => a.id - b.id);
 }
 
-/** The service rewraps it where it can without giving the DEK out; the new wrap is opened, and compared, before it counts. */
+/**
+ * The service rewraps it where it can without giving the DEK out; the new wrap is opened, and compared, before it counts. An
+ * alias that leads elsewhere by now is not followed: what it meant is named in its place.
+ */
 async function rewrapped(
   dek: DekRecord,
-  { providers, clock, from, handles }: RestoredHeaderOptions,
+  options: RestoredHeaderOptions,
   uuid: Uint8Array,
 ): Promise<DekRecord> {
+  const { providers, clock, from, handles } = options;
   const { id, exposed, keyUri, resolvedKeyId, keyVersion, wrapped: blob } = dek;
-  const provider = openRecorded(providers, keyUri);
   const handle = handles.get(id)!;
   const fromContext = { volumeUuid: from.uuid, dekId: id, exposed };
   const context = { ...fromContext, volumeUuid: uuid };
   const old = { blob, resolvedKeyId, keyVersion };
-  const fresh = await ask(clock, provider.rewrap(old, provider, fromContext, context));
-  assertSameKey({ keyUri, resolvedKeyId }, fresh);
-  await ask(clock, provider.check(fresh, context, handle));
-  return {
-    ...dek,
-    state: 'retired',
-    checkValue: checkValueOf(handle, uuid, id),
-    wrapped: fresh.blob,
-    resolvedKeyId: fresh.resolvedKeyId,
-    keyVersion: fresh.keyVersion,
-  };
+  const source = openRecorded(providers, keyUri);
+  const spelled = providers.spelledOut(keyUri, resolvedKeyId);
+  for (const uri of keyUri === spelled ? [keyUri] : [keyUri, spelled]) {
+    const provider = openRecorded(providers, uri);
+    const fresh = await ask(clock, provider.rewrap(old, source, fromContext, context)).catch(
+      (error: unknown) => {
+        // The key that the alias leads to now may not be ours to use.
+        if (uri === spelled || !(error instanceof KmsError)) throw error;
+        return undefined;
+      },
+    );
+    if (uri !== spelled && fresh?.resolvedKeyId !== resolvedKeyId) continue;
+    if (fresh === undefined) break;
+    assertSameKey({ keyUri, resolvedKeyId }, fresh);
+    await ask(clock, provider.check(fresh, context, handle));
+    const checkValue = checkValueOf(handle, uuid, id);
+    return {
+      ...dek,
+      state: 'retired',
+      checkValue,
+      keyUri: uri,
+      wrapped: fresh.blob,
+      keyVersion: fresh.keyVersion,
+    };
+  }
+  throw new Error('one of them is the last');
 }

@@ -98,6 +98,8 @@ export interface ProviderScheme {
   open(uri: string, environment: KmsEnvironment): KeyProvider;
   /** Why a pin of that key proves less than it seems to; undefined where it holds. Throws USAGE as `open` does. */
   weaknessAsPin(uri: string): string | undefined;
+  /** A URI of the key itself, which no alias can lead elsewhere; undefined where there is none. */
+  spell?(resolvedKeyId: string): string | undefined;
   /** Ends what the providers of that environment share: connections, and the requests on them. */
   close?(environment: KmsEnvironment): void;
   /** True where a copy of the data directory may contain the key, so that its DEKs count as exposed. */

@@ -40,6 +40,11 @@ export class KeyProviders {
     return this.#schemeOf(uri).exposes;
   }
 
+  /** A URI of the key that wrapped something, whatever `uri` names now; `uri` itself where there is no other. */
+  spelledOut(uri: string, resolvedKeyId: string): string {
+    return this.#schemeOf(uri).spell?.(resolvedKeyId) ?? uri;
+  }
+
   /** Why a pin of that key proves less than it seems to; undefined where it holds. Throws USAGE as `open` does. */
   weaknessAsPin(uri: string): string | undefined {
     return this.#schemeOf(uri).weaknessAsPin(uri);

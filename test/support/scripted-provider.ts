@@ -30,6 +30,7 @@ export class ScriptedService {
       syntax: 'scripted:NAME',
       exposes: false,
       weaknessAsPin: () => undefined,
+      spell: (resolvedKeyId) => resolvedKeyId,
       open: (uri) => new ScriptedProvider(uri, this),
     };
   }

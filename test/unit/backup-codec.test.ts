@@ -41,7 +41,7 @@ const manifestArbitrary: fc.Arbitrary<Manifest> = fc
     nextIndex: fc.nat(),
     index: fc.record({ bytes: fc.maxSafeNat(), sha256: bytesOf(32) }),
     map: fc.record({ bytes: fc.maxSafeNat(), sha256: bytesOf(32), salt: bytesOf(32) }),
-    name: fc.string({ unit: 'grapheme', maxLength: 64 }),
+    name: fc.stringMatching(/^[A-Za-z0-9][A-Za-z0-9._-]{0,20}$/),
     origin: fc.option(bytesOf(16), { nil: undefined }),
     base: fc.option(
       fc.record({ backupUuid: bytesOf(16), digest: bytesOf(32), path: fc.string({ unit: 'grapheme' }) }),

@@ -88,6 +88,63 @@ describe('the daemon', () => {
     await watched.close();
   });
 
+  it('restores under the very key of the backup, though its alias leads elsewhere by now', async () => {
+    const directory = new WatchedDirectory();
+    const watched = await directory.start({});
+    const request = { path: join(temporaryDirectory(), 'b'), salvage: false };
+    directory.one.resolve = (uri) => (uri === 'scripted:alias' ? 'scripted:first' : uri);
+    await createVolume(watched.volumes, 'v', 'scripted:alias');
+    await write(watched, 'v', 0, 20, 1);
+    await done(watched, await watched.backups.create('v', request, STARTUP));
+    await done(watched, await watched.restores.restore('w', request, STARTUP));
+    directory.one.resolve = (uri) => (uri === 'scripted:alias' ? 'scripted:second' : uri);
+    await done(watched, await watched.restores.restore('x', request, STARTUP));
+    const keysOf = (name: string) =>
+      watched.volumes.get(name).superblock!.deks.map(({ keyUri, resolvedKeyId }) => [keyUri, resolvedKeyId]);
+    expect(keysOf('w')).toEqual(Array(2).fill(['scripted:alias', 'scripted:first']));
+    expect(keysOf('x')).toEqual(Array(2).fill(['scripted:first', 'scripted:first']));
+    expect(await versionAt(watched, 'x', 7)).toBe(1);
+    await watched.close();
+  });
+
+  it('makes one backup at a time in a directory, whoever asks', async () => {
+    const watched = await new WatchedDirectory().start({});
+    const request = { path: join(temporaryDirectory(), 'b'), salvage: false };
+    for (const name of ['v', 'w']) {
+      await createVolume(watched.volumes, name, 'scripted:a');
+      await write(watched, name, 0, 100, 1);
+    }
+    const jobs = await Promise.all(['v', 'w'].map((name) => watched.backups.create(name, request, STARTUP)));
+    const states = async () =>
+      jobs.map(({ id }) => watched.jobs.get(id)).map(({ state, error }) => [state, error?.code]);
+    await until('both have ended', async () => (await states()).every(([state]) => state !== 'running'));
+    expect((await states()).sort()).toEqual([
+      ['done', undefined],
+      ['failed', 'CONFLICT'],
+    ]);
+    const [usage] = await watched.keys.usage(undefined);
+    expect(usage.backups).toMatchObject([{ path: request.path, present: true }]);
+    await watched.close();
+  });
+
+  it('ends a backup with its volume, and leaves no half of it', async () => {
+    const watched = await new WatchedDirectory().start({});
+    await createVolume(watched.volumes, 'v', 'scripted:a');
+    for (let lba = 0; lba < 2000; lba += 200) await write(watched, 'v', lba, 200, 1);
+    for (const [i, end] of ['stop', 'delete'].entries()) {
+      if (i > 0) await watched.volumes.start('v', STARTUP);
+      const path = join(temporaryDirectory(), 'b');
+      const { id } = await watched.backups.create('v', { path, salvage: false }, STARTUP);
+      await new Promise((resolve) => setTimeout(resolve, i));
+      await watched.volumes[end as 'stop' | 'delete']('v', STARTUP);
+      await until('the job has ended', () => watched.jobs.get(id).state !== 'running');
+      const isWhole = watched.jobs.get(id).state === 'done';
+      expect(readdirSync(path).includes('manifest')).toBe(isWhole);
+      if (!isWhole) expect(readdirSync(path)).toEqual([]);
+    }
+    await watched.close();
+  });
+
   it('clones by links, and neither volume ever touches what both have', async () => {
     const directory = new WatchedDirectory();
     const watched = await directory.start({});

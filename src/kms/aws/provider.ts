@@ -40,6 +40,7 @@ export const awsScheme: ProviderScheme = {
   exposes: false,
   open: (uri, environment) => new AwsProvider(parseAwsKeyUri(uri), environment),
   weaknessAsPin: (uri) => weaknessAsPin(parseAwsKeyUri(uri)),
+  spell: (resolvedKeyId) => `awskms:///${resolvedKeyId}`,
   close: closeAwsClients,
 };
 
