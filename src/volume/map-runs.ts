@@ -100,11 +100,11 @@ export class MapRuns {
   }
 
   /**
-   * The same for the runs of a snapshot, which change where its blocks were moved or its DEK is no more the sealing one. It
-   * takes nothing of the reserve: that is the live map's.
+   * The same for the runs of a snapshot, which change where its blocks were moved; with `anew` all of them are written anew where
+   * one is under another DEK. It takes nothing of the reserve: that is the live map's.
    */
-  async extendSnapshot(runs: readonly RunRef[], log: ChangeLog): Promise<readonly RunRef[]> {
-    const foreign = runs.some((run) => run.dekId !== this.#options.keys.sealing.id);
+  async extendSnapshot(runs: readonly RunRef[], log: ChangeLog, anew: boolean): Promise<readonly RunRef[]> {
+    const foreign = anew && runs.some((run) => run.dekId !== this.#options.keys.sealing.id);
     if (log.changes === 0 && !foreign) return runs;
     const bytes = log.changes * MAP_ENTRY_BYTES;
     const due = Math.max(0, runsToMerge([...runs.map((run) => run.bytes), bytes]) - 1);

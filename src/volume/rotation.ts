@@ -118,10 +118,8 @@ export async function rewriteAll(engine: Engine, options: RewriteOptions): Promi
     queue = foreign();
     if (pass.moved) idle = 0;
     if (pass.moved || isRewritten(engine)) continue;
-    if (
-      queue.length > 0 &&
-      queue.every((segment) => compactor.isStuck(segment) || snapshots.keepsStuck(segment))
-    )
+    const isStuck = queue.every((segment) => compactor.isStuck(segment) || snapshots.keepsStuck(segment));
+    if (isStuck && (queue.length > 0 || snapshots.isStuckForeign))
       throw new SealbdError('INTEGRITY', stuckReason(queue, snapshots));
     if (eraser.failure !== undefined)
       throw new SealbdError('EIO', `plaintext is left that can not be overwritten: ${eraser.failure}`);
@@ -150,7 +148,9 @@ async function rewriteBatch(
   pace: RewritePace,
 ): Promise<Pass> {
   const { compactor, checkpointer, table } = engine;
-  const relocation = await Relocation.of(batch, table, checkpointer.snapshots);
+  const { snapshots } = checkpointer;
+  const relocation = await Relocation.of(batch, table, snapshots);
+  const { writtenAnew } = snapshots;
   try {
     let noRoom: unknown;
     let moved = await compactor.rewrite(batch, relocation, pace).catch((error: unknown) => {
@@ -166,7 +166,8 @@ async function rewriteBatch(
       noRoom ??= new SealbdError('ENOSPC', 'no room to write the map of a snapshot anew');
       moved = false;
     }
-    return { moved, noRoom };
+    // Their map files go over to the new DEK little by little.
+    return { moved: moved || snapshots.writtenAnew > writtenAnew, noRoom };
   } finally {
     relocation.release();
   }
@@ -197,7 +198,8 @@ function reporter(engine: Engine, { clock, onProgress }: RewriteOptions): (alway
 }
 
 function stuckReason(segments: readonly Segment[], snapshots: Snapshots): string {
-  if (segments.some((segment) => snapshots.keepsStuck(segment))) return snapshotReason(snapshots.stuck);
+  if (segments.length === 0 || segments.some((segment) => snapshots.keepsStuck(segment)))
+    return snapshotReason(snapshots.stuck);
   const blocks = segments.reduce((sum, segment) => sum + named(segment), 0);
   return `${blocks} blocks can not be read and so not be re-encrypted; "sealbd volume verify" lists them: once they are overwritten or trimmed, and snapshots that have them deleted, the rest of the re-encryption can be done`;
 }

@@ -31,6 +31,11 @@ export class Snapshot {
     return this.entry.name;
   }
 
+  /** It can't be rewritten until it is deleted. */
+  get isStuck(): boolean {
+    return this.problem !== undefined || this.unreadable !== undefined;
+  }
+
   get info(): SnapshotInfo {
     let uniqueBytes = 0;
     for (const [segment, blocks] of this.holds)

@@ -17,6 +17,8 @@ import type { SparePool } from './spare-pool.js';
 import type { VolumeKeys } from './volume-keys.js';
 
 const CHECKPOINTS_TO_ANEW = 16;
+/** Each is all of a map: more in one checkpoint could hold up the writers who wait for it. */
+const ANEW_A_CHECKPOINT = 1;
 
 interface Request {
   /** Undefined for a pin, which nothing on disk tells of. */
@@ -67,6 +69,8 @@ export class Snapshots {
   readonly #pins = new Set<Pin>();
   /** Checkpoints until map files under another DEK are tried again to be written anew. */
   #anewIn = 0;
+  /** Snapshots whose map files were written anew under another DEK. */
+  writtenAnew = 0;
   readonly #pinOptions: PinOptions;
 
   constructor(options: SnapshotsOptions) {
@@ -159,20 +163,22 @@ export class Snapshots {
   ): Promise<Prepared> {
     const list = this.#list;
     const changed: Changed[] = [];
-    let full = false;
+    let anewLeft = this.#anewNow(relocation !== undefined);
+    if (relocation !== undefined) relocation.published = true;
     for (const snapshot of list) {
       try {
-        const change = await this.#change(snapshot, relocation, segmentIdEnd);
+        const anew = anewLeft > 0 && !snapshot.isStuck && this.#isForeign(snapshot.entry);
+        const change = await this.#changeWithRoom(snapshot, relocation, segmentIdEnd, anew);
         if (change !== undefined) changed.push(change);
+        // Where there was no room for one, there is none for the next.
+        if (anew) anewLeft = change === undefined || this.#isForeign(change.entry) ? 0 : anewLeft - 1;
       } catch (error) {
         // It stays as it is: where its blocks were moved from stays too.
         if (isUnreadable(error)) this.noteUnreadable(snapshot, error);
-        else if (isDiskFull(error)) full = true;
+        else if (relocation !== undefined && isDiskFull(error)) relocation.published = false;
         else throw error;
       }
     }
-    if (full) this.#anewIn = CHECKPOINTS_TO_ANEW;
-    if (relocation !== undefined) relocation.published = !full;
     const entries = list.map((snapshot) => {
       return changed.find((change) => change.snapshot === snapshot)?.entry ?? snapshot.entry;
     });
@@ -191,25 +197,51 @@ export class Snapshots {
     return { entries, changed, kept: prepared };
   }
 
+  /** How many snapshots may be written anew with the next root. What anybody can authenticate must not stay. */
+  #anewNow(isRewriting: boolean): number {
+    if (this.#options.keys.plain) return Number.POSITIVE_INFINITY;
+    return isRewriting || this.#anewIn === 0 ? ANEW_A_CHECKPOINT : 0;
+  }
+
+  #isForeign({ table, runs }: SnapshotEntry): boolean {
+    return [table, ...runs].some((run) => run.dekId !== this.#options.keys.sealing.id);
+  }
+
+  /** Where the disk has no room for all of a map, what was moved is said alone; the rest is tried again later. */
+  async #changeWithRoom(
+    snapshot: Snapshot,
+    relocation: Relocation | undefined,
+    segmentIdEnd: number,
+    anew: boolean,
+  ): Promise<Changed | undefined> {
+    try {
+      return await this.#change(snapshot, relocation, segmentIdEnd, anew);
+    } catch (error) {
+      if (!anew || !isDiskFull(error)) throw error;
+      this.#anewIn = CHECKPOINTS_TO_ANEW;
+      return this.#change(snapshot, relocation, segmentIdEnd, false);
+    }
+  }
+
   async #change(
     snapshot: Snapshot,
     relocation: Relocation | undefined,
     segmentIdEnd: number,
+    anew: boolean,
   ): Promise<Changed | undefined> {
-    const { entry, holds, problem, unreadable } = snapshot;
-    if (problem !== undefined || unreadable !== undefined) return undefined;
-    const { runs, keys } = this.#options;
+    if (snapshot.isStuck) return undefined;
+    const { entry, holds } = snapshot;
+    const { runs } = this.#options;
     const moved = new ChangeLog();
     const follows = relocation?.concerns(holds) === true;
     const after = follows
       ? await relocation.follow(readRuns(this.#options, entry.runs), holds, moved)
       : holds;
-    const foreign = [entry.table, ...entry.runs].some((run) => run.dekId !== keys.sealing.id);
-    if (moved.changes === 0 && !(foreign && this.#anewIn === 0)) return undefined;
+    if (moved.changes === 0 && !anew) return undefined;
     const next = {
       ...entry,
       segmentIdEnd,
-      runs: await runs.extendSnapshot(entry.runs, moved),
+      runs: await runs.extendSnapshot(entry.runs, moved, anew),
       table: await runs.writeTable(tableOf(after)),
     };
     return { snapshot, entry: next, holds: after, moved };
@@ -227,7 +259,12 @@ export class Snapshots {
 
   /** Those that can't be rewritten until they are deleted. */
   get stuck(): readonly Snapshot[] {
-    return this.#list.filter(({ problem, unreadable }) => problem !== undefined || unreadable !== undefined);
+    return this.#list.filter((snapshot) => snapshot.isStuck);
+  }
+
+  /** Whether one of them has map files under another DEK than the sealing one. */
+  get isStuckForeign(): boolean {
+    return this.stuck.some(({ entry }) => this.#isForeign(entry));
   }
 
   /** Whether one that can't be rewritten keeps the segment. */
@@ -266,6 +303,7 @@ export class Snapshots {
     for (const { snapshot, entry, holds } of changed) {
       this.#options.table.hold(holds);
       this.#options.table.release(snapshot.holds);
+      if (this.#isForeign(snapshot.entry) && !this.#isForeign(entry)) this.writtenAnew++;
       snapshot.entry = entry;
       snapshot.holds = holds;
     }

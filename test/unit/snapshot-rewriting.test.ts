@@ -1,5 +1,5 @@
 /** Re-encryption, and the conversion of a `none` volume, with snapshots. */
-import { rmSync, truncateSync } from 'node:fs';
+import { readFileSync, rmSync, truncateSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { Arena } from '../../src/native/arena.js';
@@ -10,6 +10,7 @@ import { readSnapshot } from '../support/snapshot-reader.js';
 import { BLOCK } from '../support/volume-harness.js';
 
 const BLOCKS = 1024;
+const DEK_ID_AT = 12;
 
 /** Which version each block of a snapshot has; 0: zeros. */
 async function versionsOf(subject: RotatingVolume, name: string): Promise<number[]> {
@@ -210,10 +211,30 @@ describe('re-encryption with snapshots', () => {
     expect(await versionsOf(subject, 'b')).toEqual(versions([100, 1], [200, 2], [300, 1], [424, 0]));
   }, 30_000);
 
+  it('writes the maps of snapshots anew one with each checkpoint, where nothing else is left to do', async () => {
+    const subject = await withSnapshots();
+    await subject.volume.createSnapshot('c');
+    await subject.rotate();
+    const foreign = async (): Promise<number> => {
+      const files = [...(await snapshotFiles(subject)).values()];
+      const isForeign = (file: string) => readFileSync(subject.file(file)).readUInt32LE(DEK_ID_AT) === 1;
+      return files.filter((own) => own.some(isForeign)).length;
+    };
+    for (let left = await foreign(); left > 0; left--) {
+      expect(left).toBeLessThan(3);
+      await subject.volume.checkpoint();
+      expect(await foreign()).toBe(left - 1);
+    }
+    await rewriteToTheEnd(subject);
+    expect(subject.deks).toEqual(['2 active']);
+    await expectSnapshots(subject);
+  });
+
   it('leaves where it is what a snapshot holds whose map turns out to be damaged, and moves the rest once', async () => {
     const subject = await withSnapshots();
     // A rotation writes the maps of snapshots anew: each has its own from then on.
     await subject.rotate();
+    await subject.volume.checkpoint();
     await subject.rotate(true);
     const [, run] = await ownFiles(subject, 'a');
     truncateSync(subject.file(run), 130);
