@@ -90,6 +90,8 @@ export const TLS_BYTES_MAX = 256 * KiB;
 /** The same while all of them together have more than TLS_BYTES_TOTAL_MAX: the payload of one record. */
 export const TLS_BYTES_SHORT_MAX = 16 * KiB;
 export const TLS_BYTES_TOTAL_MAX = 64 * MiB;
+/** What each record costs beside its bytes, in what is counted: a client may send them with a byte each. */
+export const TLS_RECORD_COST_BYTES = 256;
 /** Files of certificates, keys and pre-shared keys. */
 export const TLS_FILE_BYTES_MAX = MiB;
 

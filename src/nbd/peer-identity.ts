@@ -8,9 +8,12 @@ export type PeerIdentity =
     }
   | { readonly kind: 'psk'; readonly name: string };
 
+/** What a terminal would act on. */
+const CONTROLS = /\p{Cc}/gu;
+
 /** For logs and listings, not for comparing. */
 export function describeIdentity(identity: PeerIdentity): string {
-  if (identity.kind === 'psk') return `psk:${identity.name}`;
+  if (identity.kind === 'psk') return `psk:${identity.name}`.replace(CONTROLS, '?');
   const parts = [...identity.subject].flatMap(([name, values]) => values.map((value) => `${name}=${value}`));
-  return parts.join(',');
+  return parts.join(',').replace(CONTROLS, '?');
 }

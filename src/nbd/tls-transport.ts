@@ -12,6 +12,7 @@ import {
   TLS_BYTES_MAX,
   TLS_BYTES_SHORT_MAX,
   TLS_BYTES_TOTAL_MAX,
+  TLS_RECORD_COST_BYTES,
 } from '../base/limits.js';
 import { IO_HANGUP, IO_READABLE, IO_WRITABLE } from '../native/addon.js';
 import type { Chunk, ChunkPool } from './chunk-pool.js';
@@ -44,7 +45,8 @@ export class TlsTransport implements Transport {
   #socket: TLSSocket | undefined;
   #identity: PeerIdentity | undefined;
   readonly #received: Buffer[] = [];
-  #receivedBytes = 0;
+  /** Of what was received and not taken: bytes, and what each buffer costs beside them. */
+  #held = 0;
   #sending: Sending | undefined;
   #interest = 0;
   #scheduled = false;
@@ -98,23 +100,29 @@ export class TlsTransport implements Transport {
   // For the connection.
 
   receive(chunk: Chunk, offset: number, length: number): number {
-    if (this.#receivedBytes === 0) {
+    if (this.#received.length === 0) {
       if (this.#ended) return 0;
       return this.#failure === 0 ? WOULD_BLOCK : this.#failure;
     }
     let done = 0;
+    let freed = 0;
     while (done < length && this.#received.length > 0) {
       const bytes = this.#received[0];
       const count = Math.min(bytes.length, length - done);
       chunk.arena.bytes.set(bytes.subarray(0, count), offset + done);
       // Node frees this memory without wiping it.
       bytes.fill(0, 0, count);
-      if (count === bytes.length) this.#received.shift();
-      else this.#received[0] = bytes.subarray(count);
+      freed += count;
+      if (count === bytes.length) {
+        this.#received.shift();
+        freed += TLS_RECORD_COST_BYTES;
+      } else {
+        this.#received[0] = bytes.subarray(count);
+      }
       done += count;
     }
-    this.#count(-done);
-    if (this.#socket?.isPaused() && this.#receivedBytes < this.#memory.allowance) this.#socket.resume();
+    this.#hold(-freed);
+    if (this.#socket?.isPaused() && this.#held < this.#memory.allowance) this.#socket.resume();
     return done;
   }
 
@@ -143,7 +151,7 @@ export class TlsTransport implements Transport {
     if (this.#closed) return;
     this.#closed = true;
     for (const bytes of this.#received.splice(0)) bytes.fill(0);
-    this.#count(-this.#receivedBytes);
+    this.#hold(-this.#held);
     if (this.#socket === undefined || this.#failure !== 0 || this.#sending === undefined) {
       this.#raw.destroy();
       return;
@@ -163,14 +171,14 @@ export class TlsTransport implements Transport {
       return;
     }
     this.#received.push(bytes);
-    this.#count(bytes.length);
-    if (this.#receivedBytes >= this.#memory.allowance) this.#socket?.pause();
+    this.#hold(bytes.length + TLS_RECORD_COST_BYTES);
+    if (this.#held >= this.#memory.allowance) this.#socket?.pause();
     this.#schedule();
   }
 
-  #count(received: number): void {
-    this.#receivedBytes += received;
-    this.#memory.bytes += received;
+  #hold(cost: number): void {
+    this.#held += cost;
+    this.#memory.bytes += cost;
   }
 
   /** Many small pieces as one: each write costs a turn of the loop and a record. */
@@ -204,7 +212,7 @@ export class TlsTransport implements Transport {
   get #ready(): number {
     if (this.#interest === 0) return 0;
     const failed = this.#failure !== 0;
-    const readable = this.#receivedBytes > 0 || this.#ended || failed;
+    const readable = this.#received.length > 0 || this.#ended || failed;
     const writable = this.#socket !== undefined && this.#sending === undefined;
     const mask = (readable ? IO_READABLE : 0) | (writable ? IO_WRITABLE : 0);
     return (mask & this.#interest) | (failed ? IO_HANGUP : 0);

@@ -3,7 +3,12 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import type tls from 'node:tls';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { HANDSHAKE_TIMEOUT_MS, SEND_STALL_MS } from '../../src/base/limits.js';
+import {
+  HANDSHAKE_TIMEOUT_MS,
+  SEND_STALL_MS,
+  TLS_BYTES_MAX,
+  TLS_RECORD_COST_BYTES,
+} from '../../src/base/limits.js';
 import type { TlsUpgrade } from '../../src/nbd/connection-host.js';
 import { describeIdentity } from '../../src/nbd/peer-identity.js';
 import { openSockets } from '../../src/nbd/poller.js';
@@ -142,7 +147,6 @@ describe.each(['TLSv1.2', 'TLSv1.3'] as const)('with certificates, %s', (version
       expect(await client.writeAt(3, data)).toBe(Errno.OK);
       expect((await client.readAt(3, length)).data.equals(data)).toBe(true);
     }
-    expect(describeIdentity({ kind: 'certificate', subject: new Map([['CN', ['alice']]]) })).toBe('CN=alice');
     expect(JSON.stringify(tlsLog)).toContain('"identity":"CN=alice"');
   });
 
@@ -316,6 +320,17 @@ describe('TLS itself', () => {
   });
 });
 
+describe('an identity', () => {
+  it('is shown without what a terminal would act on', () => {
+    const subject = new Map([
+      ['CN', ['alice\u001b[2J', 'b']],
+      ['O', ['x\r\ny']],
+    ]);
+    expect(describeIdentity({ kind: 'certificate', subject })).toBe('CN=alice?[2J,CN=b,O=x??y');
+    expect(describeIdentity({ kind: 'psk', name: 'a\u009bb' })).toBe('psk:a?b');
+  });
+});
+
 describe('STARTTLS', () => {
   it('is the only way in where it is required', async () => {
     await start(certificates());
@@ -472,6 +487,35 @@ describe('a connection under TLS', () => {
       expect(message.error).toBe(Errno.OK);
       answered.add(message.cookie);
     }
+  });
+
+  it('in records of a byte each is held up sooner, by what these cost', async () => {
+    await start(certificates());
+    const release: (() => void)[] = [];
+    disk.delay = (operation) =>
+      operation === 'read' ? new Promise((resolve) => release.push(resolve)) : undefined;
+    const client = await serving();
+    // So many reads are under way that nothing more is taken in.
+    for (let i = 0; i < 300; i++) client.send(Command.READ, 0, 4096, { cookie: i + 1 });
+    await eventually(() => test.server.clients()[0].inFlight === 256, 'the connection is at its limit');
+    const socket = client.socket as tls.TLSSocket;
+    const one = Buffer.alloc(1);
+    // The next one when the last is away, or Node would make one record of many.
+    const next = (error?: Error | null): void => {
+      if (!error && !socket.destroyed) socket.write(one, next);
+    };
+    next();
+    let last = -1;
+    await eventually(() => {
+      const still = tlsServer.bytesUnderWay === last;
+      last = tlsServer.bytesUnderWay;
+      return still && last > 200_000;
+    }, 'the client is held up');
+    // The allowance, and what one read of the socket can bring beyond it.
+    expect(last).toBeLessThanOrEqual(TLS_BYTES_MAX + 4000 * (1 + TLS_RECORD_COST_BYTES));
+    await client.close();
+    for (const done of release) done();
+    await eventually(() => tlsServer.bytesUnderWay === 0, 'all is given back');
   });
 
   it('gives all memory back when it breaks off', async () => {
