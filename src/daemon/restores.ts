@@ -1,6 +1,6 @@
 /** `restore` and `snapshot clone`: jobs that make a volume out of another one's segments, all of it or nothing. */
 import { statfs } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { isAbsolute, resolve } from 'node:path';
 import type { JobInfo, VerifyResult } from '../admin/schemas.js';
 import { type BackupDirectory, openChain } from '../backup/backup-directory.js';
 import { type ChainKeys, chainDeks, openChainKeys } from '../backup/chain-keys.js';
@@ -68,6 +68,8 @@ export class Restores {
    */
   async restore(name: string, request: RestoreRequest, by: Actor): Promise<JobInfo> {
     const { jobs, providers } = this.#options;
+    if (!isAbsolute(request.path))
+      throw new SealbdError('USAGE', `${request.path}: expected an absolute path`);
     const path = resolve(request.path);
     const chain = await openChain(path, (at) => FsStore.at(at));
     const { manifest } = chain[chain.length - 1];

@@ -14,6 +14,7 @@ import { StepStore } from '../support/step-store.js';
 import { seededRandom } from '../support/volume-harness.js';
 
 const SEED = Number(process.env.SEALBD_SEED ?? Date.now() % 1_000_000);
+const LOSSES_AT_MANIFEST = 12;
 const cipher = new CipherPool({ threads: 1 });
 afterAll(() => cipher.destroy());
 
@@ -33,8 +34,11 @@ async function losses(
   };
   const store = new StepStore(lossy);
   store.onStep = async (step) => {
-    steps.push(step);
-    images.push(await lose());
+    // Once the manifest may have its name, all else must have theirs.
+    for (let i = 0; i < (step.includes('manifest') ? LOSSES_AT_MANIFEST : 1); i++) {
+      steps.push(step);
+      images.push(await lose());
+    }
   };
   await work(store);
   return { images, steps, end: await lose() };

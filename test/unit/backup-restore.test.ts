@@ -79,14 +79,17 @@ describe('a chain of a full backup and incremental ones', () => {
         await source.rotate(true);
         return touched;
       });
+      // In a head segment, and overwritten by the time of the next backup: a rollback brings the slot back.
+      await source.write(350, 24);
       await source.volume.createSnapshot('late');
       const late = source.versions.slice();
       await increment(async () => {
         await source.volume.trim(0, 100 * 4096);
         source.versions.fill(0, 0, 100);
         await source.write(300, 24);
+        await source.write(350, 24);
         await source.volume.compact();
-        return new Set(Array.from({ length: 24 }, (_, i) => 300 + i));
+        return new Set(Array.from({ length: 74 }, (_, i) => 300 + i));
       });
       const before = source.versions.slice();
       await source.volume.rollBack('late', 10_000);
