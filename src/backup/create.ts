@@ -9,7 +9,7 @@ import { formatUuid, randomUuid } from '../base/random.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import type { DekRecord } from '../keys/dek-record.js';
 import type { Lineage } from '../keys/origins.js';
-import { addon, type KeyHandle } from '../native/addon.js';
+import { addon, type KeyHandle, SUITE_NONE } from '../native/addon.js';
 import { SALT_BYTES } from '../segment/format.js';
 import type { SegmentIdentity } from '../segment/segment.js';
 import type { Store, StoreFile } from '../store/store.js';
@@ -110,18 +110,21 @@ async function fill(options: CreateOptions): Promise<CreatedBackup> {
   return { manifest, lostSlots };
 }
 
-function assertBase({ chain, path }: BaseChain, { uuid }: VolumeFacts, { sequence }: PinnedVolume): void {
+function assertBase(
+  { chain, path }: BaseChain,
+  { uuid, suite }: VolumeFacts,
+  { sequence }: PinnedVolume,
+): void {
   const { manifest } = chain[chain.length - 1];
+  const refuse = (why: string): never => {
+    throw new SealbdError('CONFLICT', `${path} ${why}: make a full backup`);
+  };
   if (!bytesEqual(manifest.uuid, uuid))
-    throw new SealbdError(
-      'CONFLICT',
-      `${path} is a backup of volume ${formatUuid(manifest.uuid)}, this is ${formatUuid(uuid)}: make a full backup`,
-    );
-  if (manifest.sequence > sequence)
-    throw new SealbdError(
-      'CONFLICT',
-      `${path} is newer than the volume, whose directory was set back: make a full backup`,
-    );
+    refuse(`is a backup of volume ${formatUuid(manifest.uuid)}, this is ${formatUuid(uuid)}`);
+  if (manifest.sequence > sequence) refuse('is newer than the volume, whose directory was set back');
+  // What was converted since would stand on plaintext.
+  if (suite !== SUITE_NONE && chain.some(({ manifest: one }) => one.suite === SUITE_NONE || one.plain))
+    refuse('is of the time when not all of the volume was encrypted');
 }
 
 function baseRef({ chain, path }: BaseChain): NonNullable<Manifest['base']> {

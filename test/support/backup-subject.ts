@@ -134,6 +134,21 @@ export class BackupSubject {
     const services = { providers: keyProviders(this.dataDirectory), clock: systemClock };
     await rotate(header, volume, { ...services, keyUri, rewrite: rewriteToo });
     if (!rewriteToo) return;
+    await this.rewrite();
+  }
+
+  /** `volume encrypt` of a `none` volume, up to the rewriting of its plaintext. */
+  async beginEncryption(): Promise<void> {
+    const { header, volume } = this.sealed;
+    const providers = keyProviders(this.dataDirectory);
+    await providers.open('local:default').ensure();
+    const wanted = { keyUri: 'local:default', rewrite: true, suite: 2 as const };
+    await rotate(header, volume, { providers, clock: systemClock, ...wanted });
+  }
+
+  /** Rewrites what is under older DEKs, or in plaintext. */
+  async rewrite(): Promise<void> {
+    const { header, volume } = this.sealed;
     await volume.rewrite({ signal: never, onProgress: () => undefined });
     await dropOld(header, volume);
   }

@@ -160,3 +160,33 @@ describe('a backup of a volume that is written to meanwhile', () => {
     await source.stop();
   });
 });
+
+describe('a volume that is being converted from none', () => {
+  it('is restored as one that goes on with it, and is no base for what is encrypted', async () => {
+    expectNoLeakedSlots();
+    const source = await BackupSubject.create(0, cipher, SEED + 9);
+    await source.change(40);
+    await source.backUp('plain');
+    await source.beginEncryption();
+    await source.change(10);
+    const then = source.versions.slice();
+    const incremental = { base: source.directory('plain') };
+    await expect(source.backUp('b1', incremental)).rejects.toMatchObject({ code: 'CONFLICT' });
+    expect(readdirSync(source.directory('b1'))).toEqual([]);
+    const { deks, plain } = await source.backUp('b0');
+    expect([deks.map(({ id }) => id), plain]).toEqual([[1], true]);
+    expect((await verify(source, source.directory('b0'))).problems).toEqual([]);
+
+    const copy = await source.restored((await source.restore('b0', 'w')).path, then);
+    await copy.expectContent();
+    const { superblock } = copy.sealed.header;
+    expect(superblock).toMatchObject({ plain: true, rewriting: true, activeDek: 2 });
+    await copy.rewrite();
+    expect(copy.sealed.header.superblock).toMatchObject({ plain: false, rewriting: false, origins: [] });
+    await copy.expectContent();
+    await source.rewrite();
+    await source.expectContent();
+    await copy.stop();
+    await source.stop();
+  });
+});
