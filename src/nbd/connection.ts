@@ -350,6 +350,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.#flush();
     if (this.#isClosed()) return;
     this.input.rest();
+    this.output.rest();
     this.#sends.wake(this.output.unsentBytes);
     if (this.#leaving !== undefined && this.inFlight === 0 && this.output.unsentBytes === 0) this.#leave();
     // What held it up has gone with this very flush: no event will come to say so. Others get their turn first.

@@ -103,7 +103,7 @@ export class ReplyBuffer {
       total += sent;
       if (sent < batch.bytes) break;
     }
-    this.#rest();
+    this.rest();
     return total;
   }
 
@@ -137,7 +137,7 @@ export class ReplyBuffer {
   }
 
   /** Gives the chunk back where nothing queued or reserved is in it. */
-  #rest(): void {
+  rest(): void {
     if (this.#unsentBytes === 0 && this.#chunk?.exclusive) {
       this.#chunk.release();
       this.#chunk = undefined;

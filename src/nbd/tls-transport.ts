@@ -50,6 +50,8 @@ export class TlsTransport implements Transport {
   #sending: Sending | undefined;
   #interest = 0;
   #scheduled = false;
+  /** A write has ended, which was not reported yet. */
+  #flushed = false;
   #ended = false;
   #closed = false;
   /** -errno once the connection is of no more use. */
@@ -200,6 +202,7 @@ export class TlsTransport implements Transport {
     this.#memory.bytes += sending.bytes;
     this.#socket?.write(bytes, (error) => {
       this.#sending = undefined;
+      this.#flushed = true;
       this.#memory.bytes -= sending.bytes;
       chunk.release();
       if (error) this.failed();
@@ -210,12 +213,13 @@ export class TlsTransport implements Transport {
 
   /** What there is to report of what is asked for. */
   get #ready(): number {
-    if (this.#interest === 0) return 0;
+    const flushed = this.#flushed ? IO_WRITABLE : 0;
+    if (this.#interest === 0) return flushed;
     const failed = this.#failure !== 0;
     const readable = this.#received.length > 0 || this.#ended || failed;
     const writable = this.#socket !== undefined && this.#sending === undefined;
     const mask = (readable ? IO_READABLE : 0) | (writable ? IO_WRITABLE : 0);
-    return (mask & this.#interest) | (failed ? IO_HANGUP : 0);
+    return (mask & this.#interest) | flushed | (failed ? IO_HANGUP : 0);
   }
 
   /** Reports in the next turn, so that what arrives in this one is handed on together. */
@@ -226,6 +230,7 @@ export class TlsTransport implements Transport {
       this.#scheduled = false;
       const mask = this.#closed ? 0 : this.#ready;
       if (mask === 0) return;
+      this.#flushed = false;
       this.events?.onReady(mask);
       // As with a socket: what is still so is reported again.
       this.#schedule();

@@ -58,7 +58,8 @@ export class SendBatch {
 
 export interface TransportEvents {
   /**
-   * A mask of IO_READABLE, IO_WRITABLE and IO_HANGUP, limited to the interest that was set. True where the peer got its
+   * A mask of IO_READABLE, IO_WRITABLE and IO_HANGUP, limited to the interest that was set; IO_WRITABLE comes unasked
+   * where what `send` took has left, so that chunks are free which the transport held. True where the peer got its
    * answer, waits for nothing else, and so may well ask again at once.
    */
   onReady(mask: number): boolean;

@@ -518,6 +518,22 @@ describe('a connection under TLS', () => {
     await eventually(() => tlsServer.bytesUnderWay === 0, 'all is given back');
   });
 
+  it('holds no buffer while it is silent, whatever it read before', async () => {
+    await start(certificates());
+    await fill(8 * MiB);
+    const silent = await Promise.all([serving(), serving(), serving()]);
+    for (const client of silent) {
+      for (const length of [4096, 8 * MiB, 65_536])
+        expect((await client.readAt(0, length)).error).toBe(Errno.OK);
+      await client.writeAt(0, Buffer.alloc(2 * MiB, 7));
+    }
+    await eventually(() => {
+      const { largeUsed, smallUsed } = test.server.stats().memory;
+      return largeUsed === 0 && smallUsed === 0 && tlsServer.bytesUnderWay === 0;
+    }, 'nothing is held');
+    expect(test.server.stats().connections).toBe(silent.length);
+  });
+
   it('gives all memory back when it breaks off', async () => {
     await start(certificates());
     await fill(MiB);
