@@ -1,6 +1,7 @@
 /** NBD under TLS, by Node's own client: who gets in, what is carried, and what nobody can do to the server. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
 import type tls from 'node:tls';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
@@ -532,6 +533,37 @@ describe('a connection under TLS', () => {
       return largeUsed === 0 && smallUsed === 0 && tlsServer.bytesUnderWay === 0;
     }, 'nothing is held');
     expect(test.server.stats().connections).toBe(silent.length);
+  });
+
+  it('leaves no descriptor behind, wherever it breaks off', async () => {
+    await start(certificates());
+    await (await serving()).close();
+    const descriptors = () => readdirSync('/proc/self/fd').length;
+    await eventually(() => test.server.stats().connections === 0, 'the first one is gone');
+    const before = descriptors();
+    const endings: ((client: RawClient) => Promise<unknown>)[] = [
+      async (client) => client.option(Option.STARTTLS),
+      async (client) => {
+        await client.option(Option.STARTTLS);
+        void client.secure(withCertificate()).catch(() => undefined);
+      },
+      async (client) => client.startTls(withCertificate({ ...pki.stranger })).catch(() => undefined),
+      async (client) => client.startTls(withCertificate()),
+      async (client) => {
+        await client.startTls(withCertificate());
+        await client.option(Option.GO, go);
+        client.send(Command.READ, 0, MiB);
+      },
+    ];
+    for (let i = 0; i < 100; i++) {
+      const client = await greeted();
+      await endings[i % endings.length](client);
+      await client.close();
+    }
+    clients.length = 0;
+    await eventually(() => test.server.stats().connections === 0, 'all are gone');
+    await eventually(() => descriptors() <= before, `${descriptors()} descriptors, ${before} before`);
+    expect(tlsServer.bytesUnderWay).toBe(0);
   });
 
   it('gives all memory back when it breaks off', async () => {
