@@ -19,6 +19,7 @@ const TITLES: Readonly<Record<string, string>> = {
   growth: 'Growth',
   nbd: 'Over NBD',
   rotation: 'Re-encryption beside clients',
+  backup: 'Backup and restore',
 };
 
 function show(value: Cell | undefined, { digits }: Column): string {
