@@ -6,7 +6,7 @@ set -euo pipefail
 declare -A package_of=(
   [nbdinfo]=libnbd-bin [nbdcopy]=libnbd-bin [nbdfuse]=nbdfuse [nbdsh]=python3-libnbd
   [qemu-io]=qemu-utils [qemu-img]=qemu-utils [qemu-nbd]=qemu-utils [fio]=fio [nbdkit]=nbdkit [mkfs.ext4]=e2fsprogs [mkfs.xfs]=xfsprogs
-  [fusermount3]=fuse3 [losetup]=mount [gdb]=gdb
+  [fusermount3]=fuse3 [losetup]=mount [gdb]=gdb [openssl]=openssl
 )
 
 missing=()

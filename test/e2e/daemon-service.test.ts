@@ -82,7 +82,7 @@ async function answers(address: string): Promise<boolean> {
   return reply === Rep.ACK;
 }
 
-describe.skipIf(!existsSync(PYTHON))('a service manager', () => {
+describe.skipIf(!existsSync(PYTHON))(`a service manager (by ${PYTHON})`, () => {
   it.each(['notify.sock', '@sealbd-test-notify'])(
     'hears on %s of readiness, of life, and of the stop',
     async (name) => {
@@ -137,7 +137,10 @@ describe.skipIf(!existsSync(PYTHON))('a service manager', () => {
   });
 });
 
-describe.skipIf(!hasProgram('systemd-analyze'))('the units', () => {
+/** It looks for the program that the unit starts, too. */
+const analyzes = hasProgram('systemd-analyze') && existsSync('/usr/bin/node');
+
+describe.skipIf(!analyzes)('the units (by systemd-analyze, for /usr/bin/node)', () => {
   const unit = (name: string) => fileURLToPath(new URL(`../../systemd/${name}`, import.meta.url));
 
   it('hold up to systemd, and the sandbox is tight', async () => {

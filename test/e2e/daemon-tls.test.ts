@@ -30,6 +30,8 @@ import {
 const MiB = 2 ** 20;
 const CLIENTS = ['nbdinfo', 'nbdcopy', 'nbdsh', 'qemu-io', 'qemu-img', 'nbdkit', 'fio'];
 const missing = CLIENTS.filter((program) => !hasProgram(program));
+/** For titles: says why tests were skipped. */
+const note = missing.length === 0 ? '' : ` (not installed: ${missing.join(', ')})`;
 
 let directory: string;
 const at = (...names: string[]) => join(directory, ...names);
@@ -82,76 +84,79 @@ function handshakes(daemon: DaemonProcess): Set<string> {
   return new Set(lines.map(({ protocol, identity }) => `${protocol} ${identity}`));
 }
 
-describe.skipIf(missing.length > 0).each(['certificates', 'psk'] as const)('real clients with %s', (kind) => {
-  let daemon: DaemonProcess;
-  const address = () => daemon.ready.listen[0];
-  const identity = kind === 'psk' ? 'psk:alice' : 'CN=alice';
+describe.skipIf(missing.length > 0).each(['certificates', 'psk'] as const)(
+  `real clients with %s${note}`,
+  (kind) => {
+    let daemon: DaemonProcess;
+    const address = () => daemon.ready.listen[0];
+    const identity = kind === 'psk' ? 'psk:alice' : 'CN=alice';
 
-  beforeAll(async () => {
-    daemon = await startDaemon(kind);
-  });
-  afterAll(async () => {
-    expect((await daemon.stop()).code).toBe(0);
-  });
+    beforeAll(async () => {
+      daemon = await startDaemon(kind);
+    });
+    afterAll(async () => {
+      expect((await daemon.stop()).code).toBe(0);
+    });
 
-  it.each(['TLSv1.2', 'TLSv1.3'] as const)(
-    'nbdinfo, nbdcopy, nbdsh, nbdkit, fio, qemu-io and qemu-img, %s',
-    async (version) => {
-      const seen = handshakes(daemon);
-      const secrets = secretsOf[kind]();
-      const uri = libnbdUri(address(), 'v', secrets);
-      const env = gnutlsVersion(directory, version);
-      const info = JSON.parse(await mustRun('nbdinfo', ['--json', uri], env));
-      expect(info).toMatchObject({ TLS: true, exports: [{ 'export-name': 'v', 'export-size': 64 * MiB }] });
-      expect(await mustRun('nbdinfo', ['--list', libnbdUri(address(), '', secrets)], env)).toContain(
-        'export="v"',
-      );
+    it.each(['TLSv1.2', 'TLSv1.3'] as const)(
+      'nbdinfo, nbdcopy, nbdsh, nbdkit, fio, qemu-io and qemu-img, %s',
+      async (version) => {
+        const seen = handshakes(daemon);
+        const secrets = secretsOf[kind]();
+        const uri = libnbdUri(address(), 'v', secrets);
+        const env = gnutlsVersion(directory, version);
+        const info = JSON.parse(await mustRun('nbdinfo', ['--json', uri], env));
+        expect(info).toMatchObject({ TLS: true, exports: [{ 'export-name': 'v', 'export-size': 64 * MiB }] });
+        expect(await mustRun('nbdinfo', ['--list', libnbdUri(address(), '', secrets)], env)).toContain(
+          'export="v"',
+        );
 
-      const image = at('image');
-      writeFileSync(image, randomBytes(32 * MiB));
-      await mustRun('nbdcopy', ['--connections=4', '--flush', image, uri], env);
-      await mustRun('nbdcopy', ['--connections=4', uri, at('back')], env);
-      truncateSync(at('back'), 32 * MiB);
-      expect(readFileSync(at('back')).equals(readFileSync(image))).toBe(true);
+        const image = at('image');
+        writeFileSync(image, randomBytes(32 * MiB));
+        await mustRun('nbdcopy', ['--connections=4', '--flush', image, uri], env);
+        await mustRun('nbdcopy', ['--connections=4', uri, at('back')], env);
+        truncateSync(at('back'), 32 * MiB);
+        expect(readFileSync(at('back')).equals(readFileSync(image))).toBe(true);
 
-      const script =
-        'h.pwrite(b"x" * 5000, 3, nbd.CMD_FLAG_FUA); assert h.pread(5000, 3) == b"x" * 5000; h.flush()';
-      await mustRun('nbdsh', [...connecting(uri), '-c', script], env);
-      // fio lets no URI name a file, so nbdkit speaks TLS for it.
-      const fio =
-        '--name=v --ioengine=nbd --rw=randwrite --bs=4k --size=8M --iodepth=16 --verify=crc32c --verify_fatal=1';
-      const run = `fio ${fio} --verify_state_save=0 --uri="nbd+unix:///v?socket=$unixsocket"`;
-      const [host, port] = address().split(':');
-      const remoteOf = [
-        `hostname=${host}`,
-        `port=${port}`,
-        'export=v',
-        'tls=require',
-        ...nbdkitSecrets(secrets),
-      ];
-      await mustRun('nbdkit', ['-U', '-', 'nbd', ...remoteOf, '--run', run], env);
+        const script =
+          'h.pwrite(b"x" * 5000, 3, nbd.CMD_FLAG_FUA); assert h.pread(5000, 3) == b"x" * 5000; h.flush()';
+        await mustRun('nbdsh', [...connecting(uri), '-c', script], env);
+        // fio lets no URI name a file, so nbdkit speaks TLS for it.
+        const fio =
+          '--name=v --ioengine=nbd --rw=randwrite --bs=4k --size=8M --iodepth=16 --verify=crc32c --verify_fatal=1';
+        const run = `fio ${fio} --verify_state_save=0 --uri="nbd+unix:///v?socket=$unixsocket"`;
+        const [host, port] = address().split(':');
+        const remoteOf = [
+          `hostname=${host}`,
+          `port=${port}`,
+          'export=v',
+          'tls=require',
+          ...nbdkitSecrets(secrets),
+        ];
+        await mustRun('nbdkit', ['-U', '-', 'nbd', ...remoteOf, '--run', run], env);
 
-      const { objects, image: remote } = qemuArguments(address(), 'v', secrets);
-      const commands = [
-        'write -f -P 0x56 64k 4k',
-        'write -z 128k 64k',
-        'discard 256k 64k',
-        'flush',
-        'read -P 0x56 64k 4k',
-      ];
-      const opened = [...objects, '--image-opts', remote];
-      const asked = commands.flatMap((command) => ['-c', command]);
-      const output = await mustRun('qemu-io', [...opened, ...asked], env);
-      expect(output).not.toMatch(/Pattern verification failed|error/i);
-      const measured = await mustRun('qemu-img', ['info', ...opened, '--output=json'], env);
-      expect(JSON.parse(measured)).toMatchObject({ 'virtual-size': 64 * MiB });
-      await mustRun('qemu-img', ['convert', ...opened, '-O', 'raw', at('converted')], env);
-      expect([...handshakes(daemon)].filter((one) => !seen.has(one))).toEqual([`${version} ${identity}`]);
-    },
-  );
-});
+        const { objects, image: remote } = qemuArguments(address(), 'v', secrets);
+        const commands = [
+          'write -f -P 0x56 64k 4k',
+          'write -z 128k 64k',
+          'discard 256k 64k',
+          'flush',
+          'read -P 0x56 64k 4k',
+        ];
+        const opened = [...objects, '--image-opts', remote];
+        const asked = commands.flatMap((command) => ['-c', command]);
+        const output = await mustRun('qemu-io', [...opened, ...asked], env);
+        expect(output).not.toMatch(/Pattern verification failed|error/i);
+        const measured = await mustRun('qemu-img', ['info', ...opened, '--output=json'], env);
+        expect(JSON.parse(measured)).toMatchObject({ 'virtual-size': 64 * MiB });
+        await mustRun('qemu-img', ['convert', ...opened, '-O', 'raw', at('converted')], env);
+        expect([...handshakes(daemon)].filter((one) => !seen.has(one))).toEqual([`${version} ${identity}`]);
+      },
+    );
+  },
+);
 
-describe.skipIf(missing.length > 0)('refused', () => {
+describe.skipIf(missing.length > 0)(`refused${note}`, () => {
   const refusal = async (uri: string, env: Record<string, string> = {}) => {
     const { code, stderr } = await runProgram('nbdinfo', ['--size', uri], { env });
     expect(code).not.toBe(0);
@@ -256,7 +261,7 @@ async function writeRevocations(): Promise<void> {
   execFileSync('openssl', ['ca', ...own, '-gencrl', '-out', at('pki', 'ca-crl.pem')], { stdio: 'pipe' });
 }
 
-describe.skipIf(missing.length > 0)('access rules', () => {
+describe.skipIf(missing.length > 0)(`access rules${note}`, () => {
   it('by certificate: one client reads and writes, another one reads, each finds its own', async () => {
     for (const name of ['writer', 'reader', 'stranger-to-all']) {
       await sealbd(['tls', 'client', at('pki'), name, at(`as-${name}`)]);
