@@ -307,7 +307,7 @@ describe('key check', () => {
 describe('key usage', () => {
   it('prints a table with the volumes, and what is true whatever it says', async () => {
     const daemon = await startDaemon();
-    expect(await daemon.ok('key', 'usage')).toBe('no volume depends on a key\n');
+    expect(await daemon.ok('key', 'usage')).toBe('no volume or backup depends on a key\n');
     await createVolume(daemon, 'v', 'local:a');
     await daemon.ok('volume', 'stop', 'v');
     const table = await daemon.ok('key', 'usage');

@@ -154,7 +154,7 @@ describe('the log', () => {
     const config = join(directory, 'c.toml');
     writeFileSync(
       config,
-      'admin_token = "a-token-of-some-length"\nadmin = "127.0.0.1:0"\n[log]\nlevel = "debug"\n',
+      'admin_token = "a-token-of-some-length"\nadmin = "127.0.0.1:0"\ninsecure = true\n[log]\nlevel = "debug"\n',
     );
     const daemon = await DaemonProcess.start(dataDirectory(), [
       '--config',
