@@ -185,3 +185,35 @@ describe('a damaged backup that is salvaged', () => {
     await source.stop();
   });
 });
+
+describe('a volume that has lost a segment', () => {
+  it('is backed up where that is asked for, and what is lost stays an error', async () => {
+    const source = await BackupSubject.create(2, cipher, SEED);
+    await source.write(0, 100);
+    await source.write(100, 100);
+    await source.sealed.stop();
+    const [, second] = readdirSync(source.store.path).filter((name) => name.startsWith('seg-'));
+    rmSync(join(source.store.path, second));
+    await source.reopen();
+    await expect(source.backUp('b0')).rejects.toMatchObject({
+      code: 'INTEGRITY',
+      message: expect.stringContaining(second),
+    });
+    expect(readdirSync(source.directory('b0'))).toEqual([]);
+    await source.backUp('b0', { salvage: true });
+    expect((await verify(source, source.directory('b0'), false)).problems).toEqual([]);
+    expect((await verify(source, source.directory('b0'))).problems).toEqual([
+      expect.stringContaining('data-'),
+    ]);
+    await expect(source.restore('b0', 'x')).rejects.toMatchObject({ code: 'INTEGRITY' });
+    rmSync(join(source.dataDirectory, 'volumes', 'x'), { recursive: true });
+    const { path, lost } = await source.restore('b0', 'x', true);
+    expect(lost).toEqual([{ offset: 64 * 4096, length: 64 * 4096 }]);
+    const copy = await source.restored(path, source.versions.slice());
+    const isLost = (lba: number) => lba >= 64 && lba < 128;
+    await copy.expectContent(copy.versions, isLost);
+    await source.expectContent(source.versions, isLost);
+    await copy.stop();
+    await source.stop();
+  });
+});
