@@ -11,7 +11,7 @@ import { BLOCK, patternBlock, seededRandom, VolumeHarness } from '../support/vol
 
 const BLOCKS = 256;
 /** Rounds of each suite; the documented long run sets it to thousands. */
-const ROUNDS = Number(process.env.SEALBD_CRASH_ROUNDS ?? 30);
+const ROUNDS = Number(process.env.SEALBD_CRASH_ROUNDS ?? 20);
 const SEED = Number(process.env.SEALBD_SEED ?? Date.now() % 1_000_000);
 /** Runs that were sealed or opened on the calling thread. */
 let shortJobs = 0;
