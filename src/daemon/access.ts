@@ -4,8 +4,10 @@
  * open everything.
  */
 import { BlockList, isIP } from 'node:net';
+import { NAME_PATTERN } from '../base/limits.js';
 import type { NbdClient } from '../nbd/exports.js';
 import type { PeerIdentity } from '../nbd/peer-identity.js';
+import { parseExportName } from './exports.js';
 
 export type AccessMode = 'read-write' | 'read-only';
 
@@ -27,14 +29,22 @@ export class AccessPolicy {
 
   /** Undefined where the client may not open it. Knows nothing of whether it exists. */
   modeFor(client: NbdClient, exportName: string): AccessMode | undefined {
+    // Before any rule: a name that nothing can have costs nothing, however long it is.
+    if (!isExportName(exportName)) return undefined;
     let mode: AccessMode | undefined;
     for (const rule of this.#rules) {
-      if (!rule.exports.some((pattern) => pattern.matches(exportName)) || !isMeant(rule, client)) continue;
+      if (!isMeant(rule, client) || !rule.exports.some((pattern) => pattern.matches(exportName))) continue;
       if (rule.mode === 'read-write') return rule.mode;
       mode = rule.mode;
     }
     return mode;
   }
+}
+
+/** NAME or NAME@SNAP. */
+function isExportName(name: string): boolean {
+  const { volumeName, snapshotName } = parseExportName(name);
+  return NAME_PATTERN.test(volumeName) && (snapshotName === undefined || NAME_PATTERN.test(snapshotName));
 }
 
 function isMeant({ subject, pskNames, addresses }: AccessRule, { peer, identity }: NbdClient): boolean {
@@ -54,15 +64,39 @@ function hasSubject(identity: PeerIdentity | undefined, wanted: ReadonlyMap<stri
 
 /** `*` stands for any characters but `@`: a volume's snapshots are named on purpose (`db@*`), or not meant. */
 export class ExportPattern {
-  readonly #pattern: RegExp;
+  readonly #pattern: string;
 
   constructor(text: string) {
-    const parts = text.split(/\*+/).map((part) => part.replace(/[.+]/g, '\\$&'));
-    this.#pattern = new RegExp(`^${parts.join('[^@]*')}$`);
+    this.#pattern = text;
   }
 
+  /**
+   * In at most name times pattern steps: what follows a `*` is looked for at the first place that it fits, and only the
+   * last `*` is ever tried with more, since no earlier one can take in an `@` that it stopped before.
+   */
   matches(name: string): boolean {
-    return this.#pattern.test(name);
+    const pattern = this.#pattern;
+    let at = 0;
+    let next = 0;
+    let star = -1;
+    let starEnd = 0;
+    while (at < name.length) {
+      if (pattern[next] === '*') {
+        star = next;
+        starEnd = at;
+        next += 1;
+      } else if (pattern[next] === name[at]) {
+        at += 1;
+        next += 1;
+      } else {
+        if (star < 0 || name[starEnd] === '@') return false;
+        starEnd += 1;
+        at = starEnd;
+        next = star + 1;
+      }
+    }
+    while (pattern[next] === '*') next += 1;
+    return next === pattern.length;
   }
 }
 

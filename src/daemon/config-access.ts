@@ -30,7 +30,8 @@ const accessRuleSchema = z.strictObject({
   mode: z.enum(['read-write', 'read-only']),
 });
 
-export const accessSchema = z.array(accessRuleSchema).max(RULES_MAX);
+/** An empty list is a mistake: it looks like nobody, and no list at all means everybody. */
+export const accessSchema = z.array(accessRuleSchema).min(1, 'expected at least one rule').max(RULES_MAX);
 type AccessFile = z.infer<typeof accessSchema>;
 
 /** Undefined where there is none: then everybody may open everything. USAGE where a rule could never hold. */
@@ -38,7 +39,7 @@ export function accessRules(
   file: AccessFile | undefined,
   tls: TlsConfig | undefined,
 ): AccessRule[] | undefined {
-  if (file === undefined || file.length === 0) return undefined;
+  if (file === undefined) return undefined;
   return file.map((rule, i) => {
     const refuse = (what: string) => new SealbdError('USAGE', `access.${i}.${what}`);
     const { source } = tls ?? {};

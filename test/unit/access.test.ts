@@ -128,6 +128,37 @@ describe('access rules', () => {
     fc.assert(property, { numRuns: 2000 });
   });
 
+  it('a name that no export can have is denied before any rule, at once however many * there are', () => {
+    const access = policy('[[access]]\nvolumes = ["*", "*@*"]\nmode = "read-only"');
+    const longest = `${'v'.repeat(64)}@${'s'.repeat(64)}`;
+    expect(access.modeFor(client(), longest)).toBe('read-only');
+    for (const name of [
+      `v${longest}`,
+      `${longest}s`,
+      '',
+      '@',
+      'a@',
+      '@b',
+      'a@b@c',
+      '-a',
+      'a@-b',
+      'a/b',
+      'a\n',
+    ]) {
+      expect(access.modeFor(client(), name)).toBeUndefined();
+    }
+    const many = new ExportPattern('*-*-*-*-*-*-*-data');
+    const started = performance.now();
+    for (let i = 0; i < 100; i++) expect(many.matches('-'.repeat(2000))).toBe(false);
+    // A matcher that goes back to every * is not done within a year.
+    expect(performance.now() - started).toBeLessThan(10_000);
+  });
+
+  it('an empty list is bad usage, not leave for everybody', () => {
+    expect(() => rules('access = []')).toThrow(expect.objectContaining({ code: 'USAGE' }));
+    expect(() => rules('access = []')).toThrow(/access.*expected at least one rule/);
+  });
+
   it.each([
     '10.0.0.0/33',
     'fd00::/129',
