@@ -102,7 +102,9 @@ async function start(
   const startedAtMs = clock.now();
   const { lockedBytes } = addon.processLimits();
   warnOfWeaknesses(machineFacts(lockedBytes, config.tls !== undefined), log);
-  const tls = config.tls === undefined ? undefined : await DaemonTls.open(config.tls, clock, log);
+  const { handshakeMs } = config.limits;
+  const tls =
+    config.tls === undefined ? undefined : await DaemonTls.open(config.tls, handshakeMs, clock, log);
   prepareKeyMemory(config.allowUnlockedKeys, log);
   const data = await DataDirectory.open(config.dataDirectory);
   undo.push(() => data.close());

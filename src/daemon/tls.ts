@@ -16,17 +16,24 @@ export class DaemonTls {
   readonly #onReload: ((context: SecureContextOptions) => void)[] = [];
   #credentials: TlsCredentials;
 
-  private constructor(config: TlsConfig, credentials: TlsCredentials, clock: Clock, log: Logger) {
+  private constructor(
+    config: TlsConfig,
+    handshakeMs: number,
+    credentials: TlsCredentials,
+    clock: Clock,
+    log: Logger,
+  ) {
     const { required, minVersion } = config;
-    this.nbd = new TlsServer({ required, minVersion, credentials, log });
+    this.nbd = new TlsServer({ required, minVersion, credentials, handshakeMs, log });
     this.#config = config;
     this.#credentials = credentials;
     this.#clock = clock;
     this.#log = log;
   }
 
-  static async open(config: TlsConfig, clock: Clock, log: Logger): Promise<DaemonTls> {
-    return new DaemonTls(config, await loadCredentials(config.source, clock, log), clock, log);
+  /** `handshakeMs` is the limit of NBD clients. */
+  static async open(config: TlsConfig, handshakeMs: number, clock: Clock, log: Logger): Promise<DaemonTls> {
+    return new DaemonTls(config, handshakeMs, await loadCredentials(config.source, clock, log), clock, log);
   }
 
   get mode(): 'allowed' | 'required' {

@@ -9,7 +9,6 @@ import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import tls, { type SecureContextOptions, type TLSSocket } from 'node:tls';
 import { messageOf, SealbdError } from '../base/errors.js';
-import { HANDSHAKE_TIMEOUT_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { ChunkPool } from './chunk-pool.js';
 import type { TlsUpgrade } from './connection-host.js';
@@ -77,6 +76,8 @@ export interface TlsServerOptions {
   readonly required: boolean;
   readonly minVersion: TlsVersion;
   readonly credentials: TlsCredentials;
+  /** For the handshake of TLS alone: what a connection has for everything (`NbdLimits.handshakeMs`) ends sooner. */
+  readonly handshakeMs: number;
   readonly log: Logger;
 }
 
@@ -91,7 +92,7 @@ export class TlsServer implements TlsUpgrade {
   #credentials: TlsCredentials;
 
   /** Throws FAILED where the credentials cannot be used. */
-  constructor({ required, minVersion, credentials, log }: TlsServerOptions) {
+  constructor({ required, minVersion, credentials, handshakeMs, log }: TlsServerOptions) {
     this.required = required;
     this.#minVersion = minVersion;
     this.#log = log;
@@ -101,7 +102,7 @@ export class TlsServer implements TlsUpgrade {
       ...secureContextOptions(credentials, this.#minVersion),
       requestCert: verify,
       rejectUnauthorized: verify,
-      handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+      handshakeTimeout: handshakeMs,
       ...(credentials.kind === 'psk' && {
         pskCallback: (socket: TLSSocket, name: string) => this.#pskOf(socket, name),
       }),

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
+import { HANDSHAKE_TIMEOUT_MS } from '../../src/base/limits.js';
 import { parseConfig } from '../../src/daemon/config.js';
 import { type TlsFlags, tlsConfig } from '../../src/daemon/config-tls.js';
 import { parsePskFile } from '../../src/daemon/psk-file.js';
@@ -150,7 +151,7 @@ describe('the files', () => {
 
   it('are read anew on demand; what cannot be used changes nothing, and is reported', async () => {
     const config = { required: true, minVersion: 'TLSv1.2', source: source() } as const;
-    const tls = await DaemonTls.open(config, systemClock, recordingLogger(log));
+    const tls = await DaemonTls.open(config, HANDSHAKE_TIMEOUT_MS, systemClock, recordingLogger(log));
     const contexts: unknown[] = [];
     tls.onReload((context) => contexts.push(context.cert));
     const renewed = await pki.issue({ kind: 'server', hosts: ['renewed'] });

@@ -71,7 +71,14 @@ async function start(
   server: Partial<NbdServerOptions> = {},
 ): Promise<void> {
   const log = recordingLogger(tlsLog);
-  tlsServer = new TlsServer({ required: true, minVersion: 'TLSv1.2', credentials, log, ...options });
+  tlsServer = new TlsServer({
+    required: true,
+    minVersion: 'TLSv1.2',
+    credentials,
+    handshakeMs: HANDSHAKE_TIMEOUT_MS,
+    log,
+    ...options,
+  });
   const { required } = tlsServer;
   const upgrade: TlsUpgrade['upgrade'] = (...connection) => {
     transports.push(tlsServer.upgrade(...connection));
@@ -292,6 +299,14 @@ describe('TLS itself', () => {
     rude.write(encodeOption(Option.GO, go));
     await rude.closed;
     await eventually(() => test.server.stats().connections === 0, 'both are gone');
+  });
+
+  it('has for its handshake the time that it was given, and no other', async () => {
+    await start(certificates(), { handshakeMs: 300 }, { limits: { handshakeMs: 3_600_000 } });
+    const silent = await greeted();
+    await silent.option(Option.STARTTLS);
+    await eventually(() => test.server.stats().connections === 0, 'it is gone');
+    expect(tlsLog.map(({ message }) => message)).toContain('a TLS handshake failed');
   });
 
   it('garbage in place of a handshake, or in the middle of records, costs its own connection and leaves nothing', async () => {
