@@ -1,5 +1,5 @@
 /** A directory that is to take a backup: made ready, finished, or cleared again (docs/FORMAT.md, "Backup"). */
-import { errnoOf, SealbdError } from '../base/errors.js';
+import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import { addon } from '../native/addon.js';
 import type { Store, StoreFile } from '../store/store.js';
 import { INCOMPLETE, isOwnName, MANIFEST, MANIFEST_TEMPORARY } from './names.js';
@@ -64,16 +64,20 @@ async function removeFiles(store: Store): Promise<void> {
   for (const name of await store.list()) if (isOwnName(name) && name !== INCOMPLETE) await store.remove(name);
 }
 
-/** Removes an unfinished backup; the marker last, so that a crash leaves what the next attempt removes. */
+/**
+ * Removes an unfinished backup; the marker last, so that a crash leaves what the next attempt removes. Where the manifest is
+ * seen to have its name, as after a rename that failed halfway, nothing is removed: it would be a manifest of files that are gone.
+ */
 export async function clearDirectory(store: Store): Promise<void> {
+  if ((await store.list()).includes(MANIFEST)) return;
   await removeFiles(store);
   await store.syncDirectory();
   await store.remove(INCOMPLETE);
   await store.syncDirectory();
 }
 
-/** Everything else is durable: from the rename on, this is a backup. */
-export async function publishManifest(store: Store, bytes: Uint8Array): Promise<void> {
+/** Everything else is durable: from the rename on, this is a backup, and nothing of it may be removed. */
+export async function nameManifest(store: Store, bytes: Uint8Array): Promise<void> {
   await store.syncDirectory();
   const file = await store.create(MANIFEST_TEMPORARY, 0);
   try {
@@ -83,7 +87,17 @@ export async function publishManifest(store: Store, bytes: Uint8Array): Promise<
     await file.close();
   }
   await store.rename(MANIFEST_TEMPORARY, MANIFEST);
-  await store.syncDirectory();
-  await store.remove(INCOMPLETE);
-  await store.syncDirectory();
+}
+
+/** Makes the name of the manifest durable, then the marker's removal. FAILED, and all files stay, where that can't be done. */
+export async function finishDirectory(store: Store): Promise<void> {
+  try {
+    await store.syncDirectory();
+    await store.remove(INCOMPLETE);
+    await store.syncDirectory();
+  } catch (error) {
+    const unsure =
+      'all of the backup is written, but a power failure may undo it: remove it and make another one';
+    throw new SealbdError('FAILED', `${store.path}: ${unsure} (${messageOf(error)})`, { cause: error });
+  }
 }

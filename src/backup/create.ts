@@ -18,7 +18,7 @@ import type { PinnedVolume } from '../volume/pin.js';
 import type { BackupDirectory } from './backup-directory.js';
 import { type ChainSegment, chainRuns, chainSegments, mapIdentity } from './chain-map.js';
 import { ChainIndexes, changes } from './changes.js';
-import { claimDirectory, clearDirectory, publishManifest } from './claim.js';
+import { claimDirectory, clearDirectory, finishDirectory, nameManifest } from './claim.js';
 import { type CopyOptions, copyData } from './data-writer.js';
 import { encodeIndex } from './index-codec.js';
 import { encodeManifest, type Manifest, sha256 } from './manifest.js';
@@ -59,16 +59,27 @@ export interface CreatedBackup {
   readonly lostSlots: number;
 }
 
-/** Whatever fails leaves an empty directory, or one that says that it is unfinished. */
+/**
+ * What fails before the manifest has its name leaves an empty directory, or one that says that it is unfinished; what fails
+ * after it leaves the whole backup.
+ */
 export async function createBackup(options: CreateOptions): Promise<CreatedBackup> {
   const marker = await claimDirectory(options.to);
+  try {
+    const created = await fillOrClear(options);
+    await finishDirectory(options.to);
+    return created;
+  } finally {
+    await marker.close();
+  }
+}
+
+async function fillOrClear(options: CreateOptions): Promise<CreatedBackup> {
   try {
     return await fill(options);
   } catch (error) {
     await clearDirectory(options.to).catch(() => undefined); // The next attempt clears it.
     throw error;
-  } finally {
-    await marker.close();
   }
 }
 
@@ -106,7 +117,7 @@ async function fill(options: CreateOptions): Promise<CreatedBackup> {
     deks: neededDeks(new Set([dekId, ...entries.map((entry) => entry.dekId)]), dekId, [before.deks, deks]),
     base: base === undefined ? undefined : baseRef(base),
   };
-  await publishManifest(options.to, encodeManifest(manifest, key));
+  await nameManifest(options.to, encodeManifest(manifest, key));
   return { manifest, lostSlots };
 }
 

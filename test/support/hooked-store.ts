@@ -8,6 +8,7 @@ export class HookedStore implements Store {
   onRead: (name: string, position: number, bytes: Uint8Array) => Promise<void> = async () => undefined;
   onRename: (from: string, to: string) => Promise<void> = async () => undefined;
   onRemove: (name: string) => Promise<void> = async () => undefined;
+  onSyncDirectory: () => Promise<void> = async () => undefined;
   onReplace: (name: string) => Promise<void> = async () => undefined;
   readonly replaced: string[] = [];
   readonly #store: FsStore;
@@ -52,8 +53,9 @@ export class HookedStore implements Store {
     await this.#store.rename(from, to);
   }
 
-  syncDirectory(): Promise<void> {
-    return this.#store.syncDirectory();
+  async syncDirectory(): Promise<void> {
+    await this.onSyncDirectory();
+    await this.#store.syncDirectory();
   }
 
   async create(name: string, sizeBytes: number): Promise<StoreFile> {
