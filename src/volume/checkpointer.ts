@@ -188,14 +188,25 @@ export class Checkpointer {
     await this.run();
   }
 
-  /** Resolves when no durable root names the snapshot; what only it needed goes with a checkpoint after that. */
+  /**
+   * Resolves when the last published root does not name the snapshot; what only it needed goes with a checkpoint after that.
+   * Rejects, and the snapshot is there as before, where it does.
+   */
   async deleteSnapshot(snapshot: Snapshot): Promise<void> {
     this.snapshots.takeOut(snapshot);
     try {
       await this.run();
     } catch (error) {
-      this.snapshots.putBack(snapshot);
-      throw error;
+      // Another one, past its cut before or begun since, leaves the snapshot out too, and removes its map files: none may be on its way.
+      while (this.#group.isBusy) await this.#group.idle();
+      if (this.#root.snapshots.some(({ name }) => name === snapshot.name)) {
+        this.snapshots.putBack(snapshot);
+        throw error;
+      }
+      this.#options.log.warn(
+        { snapshot: snapshot.name, reason: messageOf(error) },
+        'a snapshot was deleted though a checkpoint failed',
+      );
     }
     this.snapshots.forget(snapshot);
   }

@@ -24,9 +24,14 @@ export class Committer {
     return this.#next;
   }
 
+  /** Something runs, or waits to run. */
+  get isBusy(): boolean {
+    return this.#running !== undefined || this.#next !== undefined;
+  }
+
   /** Resolves when nothing runs and nothing waits to run, however it ended. */
   async idle(): Promise<void> {
-    while (this.#running !== undefined || this.#next !== undefined) {
+    while (this.isBusy) {
       await (this.#next ?? this.#running)?.catch(() => undefined);
     }
   }

@@ -336,13 +336,13 @@ export class Snapshots {
     this.#list = this.#list.filter((other) => other !== snapshot);
   }
 
-  /** There was no such root. */
+  /** The last root that was published names it still, and no other is on its way. */
   putBack(snapshot: Snapshot): void {
     this.#namesUnderWay.delete(snapshot.name);
     this.#list = [...this.#list, snapshot].sort((a, b) => a.entry.lastSequence - b.entry.lastSequence);
   }
 
-  /** No durable root names it any more: what it holds may go. */
+  /** The last root does not name it any more: what it holds may go. */
   forget(snapshot: Snapshot): void {
     const { table } = this.#options;
     this.#namesUnderWay.delete(snapshot.name);
