@@ -79,9 +79,10 @@ describe('listening', () => {
     const path = join(dir, 's');
     const owner = spawn(process.execPath, [
       '-e',
-      `require('net').createServer().listen(${JSON.stringify(path)})`,
+      `require('net').createServer().listen(${JSON.stringify(path)}, () => console.log('listening'))`,
     ]);
-    await eventually(() => existsSync(path), 'the other process listens');
+    // There is a moment between bind and listen at which the file is there and a connection is refused.
+    await new Promise((resolve) => owner.stdout.once('data', resolve));
     const listen = () => test.server.listen({ kind: 'unix', path, mode: 0o600 });
     await expect(listen()).rejects.toThrow(/EADDRINUSE/);
     owner.kill('SIGKILL');
