@@ -29,7 +29,8 @@ export class ChainIndexes<Source extends SegmentIdentity> {
     const byId = new Map([...base.values()].map((known) => [known.id, known]));
     for (const source of segments) {
       const known = byId.get(source.id);
-      const index = known !== undefined && isSameSegment(known, source) ? known.index : this.#take();
+      if (known !== undefined && !isSameSegment(known, source)) throw setBack(source);
+      const index = known?.index ?? this.#take();
       this.#ofVolume.set(source.index, index);
       this.#segments.set(index, { index, source, slots: new SlotSet() });
     }
@@ -59,6 +60,12 @@ export class ChainIndexes<Source extends SegmentIdentity> {
       .filter(({ slots }) => slots.count > 0)
       .sort((a, b) => a.index - b.index);
   }
+}
+
+/** An id is never used again: another segment of that id is of another history. Both could not be in one restored volume. */
+function setBack({ id }: SegmentIdentity): SealbdError {
+  const why = `segment ${id} is another one in the base, since the directory of the volume was set back`;
+  return new SealbdError('CONFLICT', `${why}: make a full backup`);
 }
 
 export interface ChangesOptions<Source extends SegmentIdentity> {

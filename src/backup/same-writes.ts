@@ -1,9 +1,10 @@
 /**
- * Tells a block that merely moved since a backup from one that was written: both slots authenticate and have the same
- * sequence. Whatever can't be read, or does not authenticate, counts as written.
+ * Tells a block that merely moved since a backup from one that was written: both slots authenticate, and have the same
+ * sequence and the same plaintext. The sequence alone would not do: a volume whose directory was set back gives the same ones
+ * to other writes. Whatever can't be read, or does not authenticate, counts as written.
  */
 import { errnoOf, isSealbdError } from '../base/errors.js';
-import { SEGMENT_SLOTS, SLOT_BYTES } from '../base/limits.js';
+import { BLOCK_BYTES, SEGMENT_SLOTS, SLOT_BYTES } from '../base/limits.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import type { KeyHandle } from '../native/addon.js';
 import { readSlotMeta, segmentFileName } from '../segment/format.js';
@@ -28,86 +29,88 @@ export interface SameWritesOptions {
 }
 
 const FILES_OPEN = 32;
-const NONE = -1;
+
+/** A part of a difference whose slots in the base are in one run of one backup, if in any. */
+interface Piece {
+  readonly before: number;
+  readonly after: number;
+  readonly count: number;
+}
 
 export class SameWrites {
   readonly #options: SameWritesOptions;
   readonly #present: FileCache;
   readonly #base = new Map<string, FileCache>();
-  readonly #window: SlotWindow;
+  readonly #now: SlotWindow;
+  readonly #then: SlotWindow;
 
   constructor(options: SameWritesOptions) {
     this.#options = options;
     this.#present = new FileCache((name) => options.store.open(name, 'read'), FILES_OPEN);
-    this.#window = new SlotWindow(options.cipher);
+    this.#now = new SlotWindow(options.cipher);
+    this.#then = new SlotWindow(options.cipher);
   }
 
-  /** One byte a block: 1 where both slots hold the same write. Both must be mapped. */
+  /** One byte a block: 1 where both slots hold the same write. Both must be mapped, each run within one segment. */
   async compare({ blocks, before, after }: Difference): Promise<Uint8Array> {
     const same = new Uint8Array(blocks);
-    for (let done = 0; done < blocks; done += WINDOW_SLOTS) {
-      const count = Math.min(WINDOW_SLOTS, blocks - done);
-      const now = await this.#quietly(count, () => this.#sequencesNow(after + done, count));
-      const then = await this.#quietly(count, () => this.#sequencesThen(before + done, count));
-      for (let i = 0; i < count; i++) if (now[i] !== NONE && now[i] === then[i]) same[done + i] = 1;
+    for (let done = 0; done < blocks; ) {
+      const most = Math.min(WINDOW_SLOTS, blocks - done);
+      done += await this.#comparePiece(
+        { before: before + done, after: after + done, count: most },
+        same,
+        done,
+      );
     }
     return same;
   }
 
-  async #quietly(count: number, read: () => Promise<Float64Array>): Promise<Float64Array> {
-    try {
-      return await read();
-    } catch (error) {
-      if (errnoOf(error) === 'ESHUTDOWN') throw error;
-      if (errnoOf(error) === undefined && !isSealbdError(error)) throw error;
-      return new Float64Array(count).fill(NONE);
-    }
+  /** Returns how many blocks of the piece it got through. */
+  async #comparePiece({ before, after, count: most }: Piece, same: Uint8Array, at: number): Promise<number> {
+    const position = before % SEGMENT_SLOTS;
+    const segment = this.#options.base.get((before - position) / SEGMENT_SLOTS);
+    const part = segment?.parts.findLast(({ entry }) => entry.slots.has(position));
+    const [run] = part?.entry.slots.runs(position, position + most) ?? [];
+    // Another backup of the chain may have the ones that follow.
+    const count = run?.count ?? 1;
+    if (segment === undefined || part === undefined) return count;
+    const sound = await quietly(async () => {
+      await this.#readThen(segment, part, position, count);
+      await this.#readNow(after, count);
+    });
+    if (sound) for (let i = 0; i < count; i++) same[at + i] = this.#isSame(i) ? 1 : 0;
+    return count;
   }
 
-  async #sequencesNow(slot: number, count: number): Promise<Float64Array> {
+  #isSame(i: number): boolean {
+    const [now, then] = [this.#now, this.#then];
+    if (now.valid[i] !== 1 || then.valid[i] !== 1) return false;
+    const sequenceIn = ({ bytes }: SlotWindow) => readSlotMeta(bytes, i * SLOT_BYTES).sequence;
+    if (sequenceIn(now) !== sequenceIn(then)) return false;
+    const blockIn = ({ plain }: SlotWindow) => plain.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
+    return Buffer.compare(blockIn(now), blockIn(then)) === 0;
+  }
+
+  async #readNow(slot: number, count: number): Promise<void> {
+    const { present, keys } = this.#options;
     const position = slot % SEGMENT_SLOTS;
-    const segment = this.#options.present((slot - position) / SEGMENT_SLOTS);
+    const segment = present((slot - position) / SEGMENT_SLOTS);
     const file = await this.#present.get(segmentFileName(segment.id));
     const window = { first: 0, count, runs: [{ position, count }] };
-    await readFromSegment(file, window, this.#window.bytes);
-    return this.#sequences(segment, this.#options.keys, position, count);
+    await readFromSegment(file, window, this.#now.bytes);
+    await withSegmentKey(segment, keys, (key) => this.#now.check(key, [{ position, count }]));
   }
 
-  async #sequencesThen(slot: number, count: number): Promise<Float64Array> {
-    const { base, baseKeys } = this.#options;
-    const sequences = new Float64Array(count).fill(NONE);
-    const first = slot % SEGMENT_SLOTS;
-    const segment = base.get((slot - first) / SEGMENT_SLOTS);
-    if (segment === undefined) return sequences;
-    for (let done = 0; done < count; ) {
-      const position = first + done;
-      const part = segment.parts.findLast(({ entry }) => entry.slots.has(position));
-      const [run] = part?.entry.slots.runs(position, first + count) ?? [];
-      // Another backup of the chain may have the ones that follow.
-      const length = run?.count ?? 1;
-      if (part !== undefined) {
-        const file = await this.#baseFile(part.backup, dataFileName(segment.id));
-        const window = { first: part.entry.slots.rank(position), count: length };
-        await readFromData(file, window, this.#window.bytes);
-        sequences.set(await this.#sequences(segment, baseKeys, position, length), done);
-      }
-      done += length;
-    }
-    return sequences;
-  }
-
-  async #sequences(
-    segment: SegmentIdentity,
-    keys: ReadonlyMap<number, KeyHandle>,
+  async #readThen(
+    segment: ChainSegment,
+    { backup, entry }: ChainSegment['parts'][number],
     position: number,
     count: number,
-  ): Promise<Float64Array> {
-    await withSegmentKey(segment, keys, (key) => this.#window.check(key, [{ position, count }]));
-    const sequences = new Float64Array(count).fill(NONE);
-    for (let i = 0; i < count; i++)
-      if (this.#window.valid[i] === 1)
-        sequences[i] = readSlotMeta(this.#window.bytes, i * SLOT_BYTES).sequence;
-    return sequences;
+  ): Promise<void> {
+    const { baseKeys } = this.#options;
+    const file = await this.#baseFile(backup, dataFileName(segment.id));
+    await readFromData(file, { first: entry.slots.rank(position), count }, this.#then.bytes);
+    await withSegmentKey(segment, baseKeys, (key) => this.#then.check(key, [{ position, count }]));
   }
 
   #baseFile(backup: ChainSegment['parts'][number]['backup'], name: string) {
@@ -120,7 +123,20 @@ export class SameWrites {
   }
 
   async close(): Promise<void> {
-    this.#window.free();
+    this.#now.free();
+    this.#then.free();
     for (const cache of [this.#present, ...this.#base.values()]) await cache.close();
+  }
+}
+
+/** False where it can't be read. */
+async function quietly(read: () => Promise<void>): Promise<boolean> {
+  try {
+    await read();
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === 'ESHUTDOWN') throw error;
+    if (errnoOf(error) === undefined && !isSealbdError(error)) throw error;
+    return false;
   }
 }

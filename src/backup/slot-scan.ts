@@ -31,6 +31,11 @@ export class SlotWindow {
     return this.#slots.bytes;
   }
 
+  /** Plaintext of the last check, which had one run: BLOCK_BYTES for each slot that authenticates. */
+  get plain(): Uint8Array {
+    return this.#plain!.bytes;
+  }
+
   /** Fills `valid` for packed slots of these positions; true where all of them authenticate. */
   async check(key: SegmentKeyHandle, runs: Iterable<PositionRun>): Promise<boolean> {
     this.#plain ??= new Arena(ARENA_CHUNK_BYTES);
