@@ -39,7 +39,7 @@ export function verifyOffline(
   return withProviders(dataDirectory, async (providers) => {
     const full = resolve(path);
     const chain = await openChain(full, storeAt);
-    const { keys, problem } = await openedKeys(chain, providers);
+    const { keys, problem, damage } = await openedKeys(chain, providers);
     const cipher = new CipherPool({ threads: 1 });
     try {
       const { signal } = new AbortController();
@@ -51,7 +51,7 @@ export function verifyOffline(
         onProgress,
       });
       const report = { path: full, checkedBlocks: slots, authenticated: keys !== undefined };
-      return { ...report, keyProblem: problem, problems };
+      return { ...report, keyProblem: problem, problems: [...damage, ...problems] };
     } finally {
       await cipher.destroy();
       keys?.release();
@@ -59,16 +59,17 @@ export function verifyOffline(
   });
 }
 
-/** A key that can't be used leaves the checksums. */
+/** A key that can't be used leaves the checksums. One that can, and does not open a wrapped DEK, has found damage. */
 async function openedKeys(
   chain: Awaited<ReturnType<typeof openChain>>,
   providers: KeyProviders,
-): Promise<{ keys: ChainKeys | undefined; problem: string | null }> {
+): Promise<{ keys: ChainKeys | undefined; problem: string | null; damage: string[] }> {
   try {
-    return { keys: await openChainKeys(chain, providers), problem: null };
+    return { keys: await openChainKeys(chain, providers), problem: null, damage: [] };
   } catch (error) {
     if (!(error instanceof KmsError)) throw error;
-    return { keys: undefined, problem: messageOf(error) };
+    const problem = messageOf(error);
+    return { keys: undefined, problem, damage: error.kind === 'damaged' ? [problem] : [] };
   }
 }
 
