@@ -60,6 +60,9 @@ export const SEND_STALL_MS = 30_000;
 export const SEND_STALL_SHORT_OF_MEMORY_MS = 5_000;
 /** A client that sends nothing more of a request that it began is dropped after so long. */
 export const RECEIVE_STALL_MS = 60_000;
+/** While others wait for memory, who holds a large chunk for what it sends must send so much in so long. */
+export const RECEIVE_BYTES_SHORT_OF_MEMORY_MIN = 256 * KiB;
+export const RECEIVE_STALL_SHORT_OF_MEMORY_MS = 5_000;
 /** How long a refused client gets to read the last answer. */
 export const LINGER_MS = 1_000;
 /** Pause of a listener after the process ran out of descriptors or memory. */

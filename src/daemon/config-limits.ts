@@ -72,6 +72,11 @@ export function limitRows(nbd: NbdLimits, mapBytesMax: number): LimitRow[] {
       formatDuration(Math.min(nbd.sendStallMs, bounds.SEND_STALL_SHORT_OF_MEMORY_MS)),
     ),
     row('a request not gone on with', formatDuration(nbd.receiveStallMs), 'limits.receive_stall'),
+    row('a header not finished', formatDuration(nbd.receiveStallMs), 'limits.receive_stall'),
+    row(
+      'less sent while memory is short',
+      `${formatSize(bounds.RECEIVE_BYTES_SHORT_OF_MEMORY_MIN)} in ${formatDuration(bounds.RECEIVE_STALL_SHORT_OF_MEMORY_MS)}`,
+    ),
     row('nothing asked for', idleMs === undefined ? 'never' : formatDuration(idleMs), 'limits.idle_timeout'),
     row('a volume', formatSize(bounds.VOLUME_BYTES_MAX)),
     row('volumes', String(bounds.VOLUMES_MAX)),

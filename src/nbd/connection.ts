@@ -127,14 +127,21 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
       this.#drop('the client does not take its replies');
       return;
     }
+    this.input.shrink();
     if (this.#session !== undefined && this.open) this.#tickServing(now, this.#session, unsentBytes);
   }
 
   #tickServing(now: number, session: Session, unsentBytes: number): void {
     const { receiveStallMs, idleMs } = this.limits;
     const idle = session.inFlight === 0 && unsentBytes === 0 && !session.awaitsMore;
-    const silentMs = this.#receives.silence(now, idle || (session.awaitsMore && this.#reading));
-    if (!idle && silentMs > receiveStallMs) this.#drop('the client does not go on with its request');
+    const awaited = session.awaitsMore && this.#reading;
+    const silentMs = this.#receives.silence(now, idle || awaited);
+    const headerMs = this.#receives.headerAge(now, session.awaitsHeader, session.requests);
+    const slow = this.#receives.isSlow(now, awaited && this.pool.short && this.input.holdsLarge);
+    if (slow || headerMs > receiveStallMs || (!idle && silentMs > receiveStallMs)) {
+      this.#drop('the client does not go on with its request');
+      return;
+    }
     if (idle && idleMs !== undefined && silentMs > idleMs) this.dismiss('the client asks for nothing');
   }
 
@@ -257,7 +264,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
       this.#endInput('close');
       return;
     }
-    this.#receives.progress();
+    this.#receives.progress(count);
     this.#advance();
   }
 
@@ -350,6 +357,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.#flush();
     if (this.#isClosed()) return;
     this.input.rest();
+    if (this.pool.short) this.input.shrink();
     this.output.rest();
     this.#sends.wake(this.output.unsentBytes);
     if (this.#leaving !== undefined && this.inFlight === 0 && this.output.unsentBytes === 0) this.#leave();

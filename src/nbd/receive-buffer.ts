@@ -65,6 +65,21 @@ export class ReceiveBuffer {
     if (this.available === 0 && this.#chunk?.exclusive) this.clear();
   }
 
+  /** A large chunk that belongs to this buffer alone: nothing but what the client sends next frees it. */
+  get holdsLarge(): boolean {
+    return this.#chunk?.large === true && this.#chunk.exclusive;
+  }
+
+  /**
+   * What is left over, the beginning of a header or of a block, moves into a small chunk where it fits, so that it costs
+   * nobody else a large one; and the next one must be earned anew. Called now and then, not after each receive.
+   */
+  shrink(): void {
+    this.#large = false;
+    if (!this.holdsLarge || this.available > SMALL_CHUNK_BYTES - BLOCK_BYTES) return;
+    this.#moveTo(this.#take());
+  }
+
   clear(): void {
     this.#chunk?.release();
     this.#chunk = undefined;
@@ -81,14 +96,17 @@ export class ReceiveBuffer {
       this.#end = current.start;
     }
     if (current.end - this.#end >= BLOCK_BYTES) return current;
-    const left = current.arena.bytes.subarray(this.#start, this.#end);
     const next = this.#take();
-    next.arena.bytes.set(left, next.start);
-    const leftBytes = left.length;
-    current.release();
-    this.#adopt(next);
-    this.#end += leftBytes;
+    this.#moveTo(next);
     return next;
+  }
+
+  #moveTo(next: Chunk): void {
+    const left = this.bytes();
+    next.arena.bytes.set(left, next.start);
+    this.#chunk?.release();
+    this.#adopt(next);
+    this.#end += left.length;
   }
 
   #adopt(chunk: Chunk): Chunk {

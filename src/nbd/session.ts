@@ -91,6 +91,13 @@ export class Session {
     return this.#write !== undefined || this.input.available > 0;
   }
 
+  /** What began is not even a whole header yet. */
+  get awaitsHeader(): boolean {
+    return (
+      this.#write === undefined && this.input.available > 0 && this.input.available < REQUEST_HEADER_BYTES
+    );
+  }
+
   /** Room for one more request. */
   get roomy(): boolean {
     return (

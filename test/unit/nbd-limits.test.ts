@@ -1,17 +1,23 @@
 /** Memory, slots and time stay bounded, whatever clients do. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
+  ARENA_CHUNK_BYTES,
   HANDSHAKE_TIMEOUT_MS,
   LARGE_CHUNKS_MAX,
   LINGER_MS,
+  RECEIVE_STALL_SHORT_OF_MEMORY_MS,
   REQUEST_BYTES_MAX,
   REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX,
   SEND_STALL_MS,
   SEND_STALL_SHORT_OF_MEMORY_MS,
+  SMALL_CHUNK_BYTES,
+  SMALL_CHUNKS_MAX,
 } from '../../src/base/limits.js';
 import { addon } from '../../src/native/addon.js';
-import { Command, CommandFlag, Errno, Option } from '../../src/nbd/wire/constants.js';
+import { viewOf } from '../../src/nbd/wire/bytes.js';
+import { Command, CommandFlag, Errno, Option, REQUEST_HEADER_BYTES } from '../../src/nbd/wire/constants.js';
 import { encodeOption } from '../../src/nbd/wire/option.js';
+import { encodeRequest } from '../../src/nbd/wire/request.js';
 import { MemoryDevice } from '../support/memory-device.js';
 import { RawClient } from '../support/nbd-raw-client.js';
 import { eventually, startTestServer, type TestServer } from '../support/nbd-test-server.js';
@@ -302,6 +308,71 @@ describe('a client that is slow or silent', () => {
     const patient = await serving();
     await pass(30 * 24 * 3_600_000);
     expect((await patient.readAt(0, 512)).error).toBe(Errno.OK);
+  });
+});
+
+describe('what arrives in part', () => {
+  const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+  /** Valid requests, tiny and many: whoever sends so much at once gets a large chunk for what comes next. */
+  const burst = Buffer.alloc(1024 * REQUEST_HEADER_BYTES);
+  for (let i = 0; i < 1024; i++) {
+    const header = { flags: 0, type: Command.READ, cookieHigh: 0, cookieLow: i, offset: 0, length: 0 };
+    encodeRequest(viewOf(burst), i * REQUEST_HEADER_BYTES, header);
+  }
+  const chunks = 4;
+
+  beforeEach(async () => {
+    await test.stop();
+    const bytesInFlightTotal = SMALL_CHUNKS_MAX * SMALL_CHUNK_BYTES + chunks * ARENA_CHUNK_BYTES;
+    test = await startTestServer([disk], { clock, limits: { bytesInFlightTotal, receiveStallMs: 10_000 } });
+  });
+
+  /** Sends a burst, and `rest` behind it once that is answered. */
+  async function after(rest: Uint8Array): Promise<RawClient> {
+    const client = await serving({ structured: false });
+    client.write(burst);
+    for (let i = 0; i < 1024; i++) await client.message();
+    client.write(rest);
+    return client;
+  }
+
+  it('of a header takes no large chunk from the others', async () => {
+    for (let i = 0; i < 2 * chunks; i++) await after(burst.subarray(0, 5));
+    const polite = await serving();
+    const read = polite.readAt(0, MiB, CommandFlag.DF);
+    await eventually(() => test.server.stats().requests.read === 2 * chunks * 1024 + 1, 'it has its turn');
+    expect((await read).error).toBe(Errno.OK);
+    await eventually(() => test.server.stats().memory.largeUsed === 0, 'all are given back');
+  });
+
+  it('of a header is to be finished in time, however steadily it comes', async () => {
+    const client = await after(burst.subarray(0, 5));
+    for (let at = 5; at < 20 && !client.isClosed; at++) {
+      await pause(300);
+      clock.skip(4000);
+      client.write(burst.subarray(at, at + 1));
+    }
+    expect(client.isClosed).toBe(true);
+    expect(test.server.stats().dropped).toBe(1);
+  });
+
+  it('of a payload keeps a large chunk only while nobody waits for it, or while it goes on well', async () => {
+    const begun = Buffer.concat([Buffer.alloc(REQUEST_HEADER_BYTES), Buffer.alloc(50_000)]);
+    const header = { flags: 0, type: Command.WRITE, cookieHigh: 0, cookieLow: 1, offset: 0, length: MiB };
+    encodeRequest(viewOf(begun), 0, header);
+    const slow: RawClient[] = [];
+    for (let i = 0; i < chunks; i++) slow.push(await after(begun));
+    await eventually(() => test.server.stats().memory.largeUsed === chunks, 'all chunks are taken');
+    const polite = await serving();
+    const read = polite.readAt(0, MiB, CommandFlag.DF);
+    await eventually(() => test.server.stats().memory.waiting === 1, 'memory is short');
+    for (let i = 0; i < 4; i++) {
+      await pause(300);
+      clock.skip(RECEIVE_STALL_SHORT_OF_MEMORY_MS / 2);
+      for (const client of slow) if (!client.isClosed) client.write(Buffer.alloc(1));
+    }
+    expect((await read).error).toBe(Errno.OK);
+    expect(test.server.stats().dropped).toBeGreaterThan(0);
   });
 });
 
