@@ -2,6 +2,7 @@
 import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import { addon } from '../native/addon.js';
 import type { Store, StoreFile } from '../store/store.js';
+import { createWhole } from '../store/whole-file.js';
 import { INCOMPLETE, isOwnName, MANIFEST, MANIFEST_TEMPORARY } from './names.js';
 
 /** CONFLICT where the directory holds anything but an unfinished backup. One that does not exist is fine. */
@@ -79,13 +80,7 @@ export async function clearDirectory(store: Store): Promise<void> {
 /** Everything else is durable: from the rename on, this is a backup, and nothing of it may be removed. */
 export async function nameManifest(store: Store, bytes: Uint8Array): Promise<void> {
   await store.syncDirectory();
-  const file = await store.create(MANIFEST_TEMPORARY, 0);
-  try {
-    await file.write(bytes, 0);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  await createWhole(store, MANIFEST_TEMPORARY, (file) => file.write(bytes, 0));
   await store.rename(MANIFEST_TEMPORARY, MANIFEST);
 }
 

@@ -12,7 +12,8 @@ import type { Lineage } from '../keys/origins.js';
 import { addon, type KeyHandle, SUITE_NONE } from '../native/addon.js';
 import { SALT_BYTES } from '../segment/format.js';
 import type { SegmentIdentity } from '../segment/segment.js';
-import type { Store, StoreFile } from '../store/store.js';
+import type { Store } from '../store/store.js';
+import { createWhole } from '../store/whole-file.js';
 import { writeMapFile } from '../volume/map-file/writer.js';
 import type { PinnedVolume } from '../volume/pin.js';
 import type { BackupDirectory } from './backup-directory.js';
@@ -105,7 +106,7 @@ async function fill(options: CreateOptions): Promise<CreatedBackup> {
   const slots = needed.reduce((sum, segment) => sum + segment.slots.count, 0);
   const { entries, lostSlots } = await copyNeeded(options, needed, slots);
   const index = encodeIndex(entries);
-  await writeFile(options.to, INDEX, (file) => file.write(index, 0));
+  await createWhole(options.to, INDEX, (file) => file.write(index, 0));
   const { dekId, suite, plain, uuid, origins } = before;
   const { sizeBytes, sequence, mappedBlocks, createdAtMs: createdAt } = source;
   const { name, deks } = await options.facts();
@@ -174,10 +175,9 @@ async function writeMap(
       ...{ indexes, sameWrites, signal, present: source.runs() },
       base: base === undefined ? undefined : chainRuns(base.chain, base.keys),
     });
-    let bytes = 0;
-    await writeFile(options.to, MAP, async (file) => {
-      ({ bytes } = await writeMapFile(file, mapIdentity(named, key), runs, []));
-    });
+    const { bytes } = await createWhole(options.to, MAP, (file) =>
+      writeMapFile(file, mapIdentity(named, key), runs, []),
+    );
     return { bytes, sha256: await hashFile(options.to, MAP) };
   } finally {
     await sameWrites?.close();
@@ -198,20 +198,6 @@ function copyNeeded(
     await options.pace(startedAt);
   };
   return copyData(needed, { ...options, copied });
-}
-
-async function writeFile(
-  store: Store,
-  name: string,
-  fill: (file: StoreFile) => Promise<void>,
-): Promise<void> {
-  const file = await store.create(name, 0);
-  try {
-    await fill(file);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
 }
 
 /** The header of a map is written last, so it is hashed from the file. */

@@ -9,6 +9,7 @@ import { addon, type KeyHandle } from '../native/addon.js';
 import { SALT_BYTES } from '../segment/format.js';
 import type { SegmentIdentity } from '../segment/segment.js';
 import type { Store } from '../store/store.js';
+import { createWhole } from '../store/whole-file.js';
 import { encodeRoot, type RunRef, writeRoot } from '../volume/checkpoint-root.js';
 import { mapFileName, type SegmentEntry } from '../volume/map-file/codec.js';
 import type { RunSource } from '../volume/map-file/run-batch.js';
@@ -96,16 +97,12 @@ async function writeMap(options: ImageOptions, segments: readonly LiveSegment[])
     const record = { kind, suite, dekId: under, slots, segmentId: id, originUuid, salt: its };
     return { index, segment: record };
   });
-  const file = await store.create(mapFileName(FILE_ID), 0);
-  try {
-    const identity = { dekId, uuid, fileId: FILE_ID, salt, key };
-    const runs = cutAtSegments(options.runs(), (index) => dense.get(index)!);
-    const { bytes, mapEntries, segmentEntries } = await writeMapFile(file, identity, runs, entries);
-    await file.sync();
-    return { fileId: FILE_ID, dekId, salt, bytes, mapEntries, segmentEntries };
-  } finally {
-    await file.close();
-  }
+  const identity = { dekId, uuid, fileId: FILE_ID, salt, key };
+  const runs = cutAtSegments(options.runs(), (index) => dense.get(index)!);
+  const { bytes, mapEntries, segmentEntries } = await createWhole(store, mapFileName(FILE_ID), (file) =>
+    writeMapFile(file, identity, runs, entries),
+  );
+  return { fileId: FILE_ID, dekId, salt, bytes, mapEntries, segmentEntries };
 }
 
 async function publish(

@@ -14,6 +14,7 @@ import type { DekRecord } from '../keys/dek-record.js';
 import type { BackupUse } from '../keys/key-usage.js';
 import { FsStore } from '../store/fs-store.js';
 import type { Store } from '../store/store.js';
+import { createWhole } from '../store/whole-file.js';
 
 const FILE = 'backups.json';
 
@@ -95,13 +96,7 @@ export class KnownBackups {
   async #replace(bytes: Uint8Array): Promise<void> {
     const temporary = `${FILE}.tmp`;
     await this.#store.remove(temporary);
-    const file = await this.#store.create(temporary, 0);
-    try {
-      await file.write(bytes, 0);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    await createWhole(this.#store, temporary, (file) => file.write(bytes, 0));
     await this.#store.rename(temporary, FILE);
     await this.#store.syncDirectory();
   }
