@@ -8,17 +8,9 @@ import type { VolumeStats } from '../device/volume-stats.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { Store } from '../store/store.js';
 import type { PinnedVolume } from '../volume/pin.js';
+import type { SnapshotInfo } from '../volume/snapshot.js';
 
-export interface EngineSnapshot {
-  readonly name: string;
-  /** Unix ms. */
-  readonly createdAtMs: number;
-  readonly sizeBytes: number;
-  readonly mappedBytes: number;
-  /** What deleting it gives back at once. */
-  readonly uniqueBytes: number;
-  /** Why it can't be used, where that is so. */
-  readonly problem: string | undefined;
+export interface EngineSnapshot extends SnapshotInfo {
   readonly clients: number;
 }
 
@@ -40,6 +32,8 @@ export interface EngineVolume extends BlockDevice {
     list(): EngineSnapshot[];
     /** What NBD may serve of one, read-only. */
     device(name: string): BlockDevice | undefined;
+    /** Of each, oldest first. */
+    devices(): BlockDevice[];
   };
   /** Resolves when it is durable. */
   createSnapshot(name: string): Promise<void>;

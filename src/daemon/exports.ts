@@ -39,10 +39,7 @@ export class VolumeExports implements ExportSource {
   list(): ExportEntry[] {
     return this.#volumes.list().flatMap(({ device }) => {
       if (device === undefined) return [];
-      const snapshots = device.snapshots.list().map(({ name }) => device.snapshots.device(name));
-      return [device, ...snapshots].flatMap((one) =>
-        one === undefined ? [] : [{ name: one.name, description: one.description }],
-      );
+      return [device, ...device.snapshots.devices()].map(({ name, description }) => ({ name, description }));
     });
   }
 

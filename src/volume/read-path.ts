@@ -102,7 +102,7 @@ export class ReadPath {
       this.#map.runAt(lba + done, blocks - done, run);
       this.#collect(runs, dst, dstOffset + done * BLOCK_BYTES, lba + done);
     }
-    return this.#reader.readAll(runs);
+    return runs.length === 0 ? undefined : this.#reader.readAll(runs);
   }
 
   /** The run that was found: a hole is filled, slots are cut where one segment ends and another begins. */

@@ -56,6 +56,7 @@ export interface SnapshotInfo {
   readonly mappedBytes: number;
   /** Stored in segments that nothing else needs: what deleting it gives back at once. */
   readonly uniqueBytes: number;
+  /** Why it can't be used, where that is so. */
   readonly problem: string | undefined;
 }
 

@@ -88,7 +88,15 @@ export class VolumeSnapshots {
   /** What NBD may serve; undefined where there is no such snapshot. */
   device(name: string): SnapshotDevice | undefined {
     const snapshot = this.#snapshots.find(name);
-    if (snapshot === undefined) return undefined;
+    return snapshot === undefined ? undefined : this.#deviceOf(snapshot);
+  }
+
+  /** Of each snapshot, oldest first. */
+  devices(): SnapshotDevice[] {
+    return this.#snapshots.list.map((snapshot) => this.#deviceOf(snapshot));
+  }
+
+  #deviceOf(snapshot: Snapshot): SnapshotDevice {
     let device = this.#devices.get(snapshot);
     if (device === undefined) {
       const { engine, volume, log, admit, isStopped, track } = this.#options;
