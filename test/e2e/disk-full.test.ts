@@ -8,7 +8,13 @@ import { Command, Errno } from '../../src/nbd/wire/constants.js';
 import { DaemonProcess } from '../support/daemon-process.js';
 import { History } from '../support/history.js';
 import { temporaryDirectory } from '../support/key-fixtures.js';
-import { freeBytes, loopFilesystem, takeSpace, whyNoMounts } from '../support/loop-filesystem.js';
+import {
+  freeBytes,
+  loopFilesystem,
+  SMALL_DISK_CONFIG,
+  takeSpace,
+  whyNoMounts,
+} from '../support/loop-filesystem.js';
 import { content, versionOf } from '../support/nbd-traffic.js';
 import { PipelinedClient } from '../support/pipelined-client.js';
 import { BLOCK, seededRandom } from '../support/volume-harness.js';
@@ -24,14 +30,6 @@ const READ_BLOCKS = 1024;
 const ANSWER_MS_MAX = 20_000;
 const SEED = Number(process.env.SEALBD_SEED ?? Date.now() % 1_000_000);
 const skipped = whyNoMounts('mkfs.ext4');
-
-const CONFIG = `[tuning]
-segment_slots = 1024
-checkpoint_after = "16M"
-checkpoint_interval = "1s"
-reserve = 2
-spares = 2
-`;
 
 /** A volume, what its client knows about it, and requests that must be answered. */
 class Subject {
@@ -134,7 +132,7 @@ class Subject {
 async function diskWith(...names: string[]): Promise<{ disk: string; start(): Promise<DaemonProcess> }> {
   const disk = await loopFilesystem('ext4', DISK_BYTES);
   const config = join(temporaryDirectory(), 'sealbd.toml');
-  writeFileSync(config, CONFIG);
+  writeFileSync(config, SMALL_DISK_CONFIG);
   const start = (): Promise<DaemonProcess> => DaemonProcess.start(join(disk, 'data'), ['--config', config]);
   const daemon = await start();
   for (const name of names) await daemon.ok('volume', 'create', name, '--size', String(VOLUME_BYTES));

@@ -1,41 +1,22 @@
 /** A disk that a volume and its snapshots have filled: what goes on, and what makes room. */
-import { appendFileSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { SnapshotInfo, VolumeInfo } from '../../src/admin/schemas.js';
 import { DaemonProcess } from '../support/daemon-process.js';
 import { temporaryDirectory } from '../support/key-fixtures.js';
-import { loopFilesystem, whyNoMounts } from '../support/loop-filesystem.js';
+import { loopFilesystem, SMALL_DISK_CONFIG, takeSpace, whyNoMounts } from '../support/loop-filesystem.js';
 import { program, qemuIo } from '../support/nbd-io.js';
 
 const MIB = 2 ** 20;
 const DISK_BYTES = 128 * MIB;
 const skipped = whyNoMounts('mkfs.ext4');
 
-const CONFIG = `[tuning]
-segment_slots = 1024
-checkpoint_after = "16M"
-checkpoint_interval = "1s"
-reserve = 2
-spares = 2
-`;
-
-/** Takes what is left of the disk, as somebody else would. */
-function takeAll(path: string): void {
-  for (const bytes of [MIB, 4096]) {
-    try {
-      for (;;) appendFileSync(path, Buffer.alloc(bytes, 1));
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
-    }
-  }
-}
-
 describe.skipIf(skipped !== undefined)(`snapshots on a full disk${skipped ? `: ${skipped}` : ''}`, () => {
   it('keep what they hold, can be read and deleted, and deleting one makes room again', async () => {
     const disk = await loopFilesystem('ext4', DISK_BYTES);
     const config = join(temporaryDirectory(), 'sealbd.toml');
-    writeFileSync(config, CONFIG);
+    writeFileSync(config, SMALL_DISK_CONFIG);
     const data = join(disk, 'data');
     const daemon = await DaemonProcess.start(data, ['--config', config]);
     await daemon.ok('volume', 'create', 'v', '--size', '256M');
@@ -63,7 +44,7 @@ describe.skipIf(skipped !== undefined)(`snapshots on a full disk${skipped ? `: $
     const filled = await write(3, 64, 120);
     expect([filled.code, filled.output]).toEqual([1, expect.stringContaining('No space left')]);
     const other = join(disk, 'other');
-    takeAll(other);
+    takeSpace(other);
 
     const refused = await daemon.run(['snapshot', 'create', 'v', 'b']);
     expect([refused.code, refused.stderr]).toEqual([1, expect.stringMatching(/no (room|space)/)]);

@@ -2,15 +2,14 @@
  * Tampering with the files of a volume that has snapshots: each snapshot is there, with what it had or EIO, or the volume refuses
  * to open; none vanishes, and none shows what it did not have. SEALBD_TAMPER_COUNT sets how often.
  */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, rmSync } from 'node:fs';
 import { afterAll, expect, it } from 'vitest';
 import { isSealbdError } from '../../src/base/errors.js';
 import { CipherPool } from '../../src/cipher/cipher-pool.js';
 import type { BlockDevice } from '../../src/device/block-device.js';
 import { Arena } from '../../src/native/arena.js';
 import { FsStore } from '../../src/store/fs-store.js';
-import { type Image, Mutator } from '../support/disk-mutations.js';
+import { type Image, lay, Mutator } from '../support/disk-mutations.js';
 import { memoryDirectory } from '../support/key-fixtures.js';
 import { SealedVolume, volumePath } from '../support/sealed-volume.js';
 import { BLOCK, patternBlock, seededRandom } from '../support/volume-harness.js';
@@ -71,15 +70,6 @@ async function makeOriginal(random: () => number): Promise<{ image: Image; state
   const image: Image = readFiles(path);
   for (const [name, bytes] of readFiles(dataDirectory)) if (name === 'keyring.json') image.set(name, bytes);
   return { image, states };
-}
-
-function lay(image: Image): string {
-  const dataDirectory = memoryDirectory();
-  const path = volumePath(dataDirectory);
-  mkdirSync(path, { recursive: true });
-  for (const [name, bytes] of image)
-    writeFileSync(join(name === 'keyring.json' ? dataDirectory : path, name), bytes, { mode: 0o600 });
-  return dataDirectory;
 }
 
 /** Every block is what the state says, or lost; says how many are lost. */

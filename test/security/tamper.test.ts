@@ -1,5 +1,4 @@
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, rmSync } from 'node:fs';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { isSealbdError } from '../../src/base/errors.js';
 import { CipherPool } from '../../src/cipher/cipher-pool.js';
@@ -7,7 +6,7 @@ import { addon } from '../../src/native/addon.js';
 import { Arena } from '../../src/native/arena.js';
 import type { SuiteId } from '../../src/segment/format.js';
 import { FsStore } from '../../src/store/fs-store.js';
-import { type Image, Mutator } from '../support/disk-mutations.js';
+import { type Image, lay, Mutator } from '../support/disk-mutations.js';
 import { memoryDirectory } from '../support/key-fixtures.js';
 import { SealedVolume, volumePath } from '../support/sealed-volume.js';
 import { BLOCK, patternBlock, seededRandom } from '../support/volume-harness.js';
@@ -132,16 +131,6 @@ async function makeOriginal(suite: SuiteId, seed: number, killed: boolean): Prom
   const [keyring] = readFiles(dataDirectory).entries();
   if (keyring !== undefined) image.set(...keyring);
   return { image, states };
-}
-
-function lay(image: Image): string {
-  const dataDirectory = memoryDirectory();
-  const path = volumePath(dataDirectory);
-  mkdirSync(path, { recursive: true });
-  for (const [name, bytes] of image) {
-    writeFileSync(join(name === 'keyring.json' ? dataDirectory : path, name), bytes, { mode: 0o600 });
-  }
-  return dataDirectory;
 }
 
 /** The version of each block, LOST where it is EIO. Any content that was never written there fails the test. */

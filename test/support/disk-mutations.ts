@@ -1,7 +1,22 @@
 /** What an attacker with write access, or a bad disk, can do to the files of a volume. Seeded: the seed replays it. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { memoryDirectory } from './key-fixtures.js';
+import { volumePath } from './sealed-volume.js';
 import { HEADER, SLOT, slotsIn } from './volume-parser.js';
 
 export type Image = Map<string, Buffer>;
+
+/** Puts the files of an image, a volume's and its keyring, into a data directory of their own. */
+export function lay(image: Image): string {
+  const dataDirectory = memoryDirectory();
+  const path = volumePath(dataDirectory);
+  mkdirSync(path, { recursive: true });
+  for (const [name, bytes] of image) {
+    writeFileSync(join(name === 'keyring.json' ? dataDirectory : path, name), bytes, { mode: 0o600 });
+  }
+  return dataDirectory;
+}
 
 export class Mutator {
   readonly #random: () => number;

@@ -1,4 +1,4 @@
-import type { FsStore } from '../../src/store/fs-store.js';
+import { FsStore } from '../../src/store/fs-store.js';
 import type { Store, StoreFile } from '../../src/store/store.js';
 
 /** A real store whose operations can be held up or made to fail, by name. */
@@ -103,6 +103,15 @@ export function gate(): Gate {
 
 export function ioError(syscall: string): Error {
   return Object.assign(new Error(`EIO: injected, ${syscall}`), { code: 'EIO', syscall });
+}
+
+/** For a harness: its store with hooks, handed on when it is opened. */
+export function hooked(onOpen: (store: HookedStore) => void): (path: string) => Promise<Store> {
+  return async (path) => {
+    const store = new HookedStore(await FsStore.open(path, { create: true }));
+    onOpen(store);
+    return store;
+  };
 }
 
 export function diskFull(): Error {

@@ -82,6 +82,15 @@ export async function loopFilesystem(kind: FilesystemKind, sizeBytes: number): P
   return path;
 }
 
+/** A daemon's configuration whose files are in proportion to a disk of some 100 MiB. */
+export const SMALL_DISK_CONFIG = `[tuning]
+segment_slots = 1024
+checkpoint_after = "16M"
+checkpoint_interval = "1s"
+reserve = 2
+spares = 2
+`;
+
 export function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(path);
   return bavail * bsize;

@@ -94,6 +94,11 @@ export class VolumeHarness {
     await this.volume.write(this.io, 0, offset, bytes.length);
   }
 
+  /** Blocks [from, to) say that they are of this version. */
+  async fill(version: number, from: number, to: number): Promise<void> {
+    for (let lba = from; lba < to; lba++) await this.write(lba * BLOCK, patternBlock(lba, version));
+  }
+
   async read(offset: number, length: number): Promise<Uint8Array> {
     await this.volume.read(this.io, 0, offset, length);
     return this.io.bytes.slice(0, length);

@@ -25,8 +25,10 @@ import type { WatchPolicy } from '../../src/keys/watch-state.js';
 import { Watchdog } from '../../src/keys/watchdog.js';
 import { keyringOf, localScheme } from '../../src/kms/local/provider.js';
 import { KeyProviders } from '../../src/kms/registry.js';
+import { Arena } from '../../src/native/arena.js';
 import { kmsEnvironment, temporaryDirectory } from './key-fixtures.js';
 import { ScriptedService } from './scripted-provider.js';
+import { BLOCK, patternBlock } from './volume-harness.js';
 
 /** Long enough that nothing happens by itself: tests check on demand. */
 export const QUIET: WatchPolicy = {
@@ -157,4 +159,15 @@ export class WatchedDirectory {
 
 export function createVolume(volumes: VolumeManager, name: string, keyUri: string): Promise<ManagedVolume> {
   return volumes.create({ name, sizeBytes: 64 * 2 ** 20, cipher: 'aes-256-gcm', keyUri }, STARTUP);
+}
+
+/** The first blocks say that they are of this version, durably. */
+export async function fillVolume(volume: ManagedVolume, blocks: number, version: number): Promise<void> {
+  const io = new Arena(BLOCK);
+  for (let lba = 0; lba < blocks; lba++) {
+    io.bytes.set(patternBlock(lba, version));
+    await volume.device!.write(io, 0, lba * BLOCK, BLOCK);
+  }
+  await volume.device!.flush();
+  io.free();
 }

@@ -6,20 +6,12 @@ import { STARTUP } from '../../src/daemon/volume-events.js';
 import { keyView } from '../../src/daemon/volume-views.js';
 import { Arena } from '../../src/native/arena.js';
 import { BLOCK, patternBlock } from '../support/volume-harness.js';
-import { createVolume, type Watched, WatchedDirectory } from '../support/watched-volumes.js';
+import { createVolume, fillVolume, type Watched, WatchedDirectory } from '../support/watched-volumes.js';
 
 const BLOCKS = 4096;
 const KEY = 'scripted:a';
 
-async function fill(volume: ManagedVolume, version = 1): Promise<void> {
-  const io = new Arena(BLOCK);
-  for (let lba = 0; lba < BLOCKS; lba++) {
-    io.bytes.set(patternBlock(lba, version));
-    await volume.device!.write(io, 0, lba * BLOCK, BLOCK);
-  }
-  await volume.device!.flush();
-  io.free();
-}
+const fill = (volume: ManagedVolume, version = 1): Promise<void> => fillVolume(volume, BLOCKS, version);
 
 async function expectFilled(volume: ManagedVolume, version = 1): Promise<void> {
   const io = new Arena(BLOCK);

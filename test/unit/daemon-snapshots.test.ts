@@ -8,22 +8,14 @@ import type { ManagedVolume } from '../../src/daemon/managed-volume.js';
 import { Arena } from '../../src/native/arena.js';
 import { expectNoLeakedSlots } from '../support/key-fixtures.js';
 import { rejection } from '../support/rotating-volume.js';
-import { BLOCK, patternBlock } from '../support/volume-harness.js';
-import { createVolume, type Watched, WatchedDirectory } from '../support/watched-volumes.js';
+import { BLOCK } from '../support/volume-harness.js';
+import { createVolume, fillVolume, type Watched, WatchedDirectory } from '../support/watched-volumes.js';
 
 const CLI: Caller = { kind: 'cli', peer: 'unix' };
 const KEY = 'scripted:a';
 const BLOCKS = 200;
 
-async function write(volume: ManagedVolume, version: number): Promise<void> {
-  const io = new Arena(BLOCK);
-  for (let lba = 0; lba < BLOCKS; lba++) {
-    io.bytes.set(patternBlock(lba, version));
-    await volume.device!.write(io, 0, lba * BLOCK, BLOCK);
-  }
-  await volume.device!.flush();
-  io.free();
-}
+const write = (volume: ManagedVolume, version: number): Promise<void> => fillVolume(volume, BLOCKS, version);
 
 async function versionAt(volume: ManagedVolume, lba: number): Promise<number> {
   const io = new Arena(BLOCK);

@@ -1,7 +1,6 @@
 /** Deleting a snapshot while checkpoints fail: it is there, whole, or it is gone. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { FsStore } from '../../src/store/fs-store.js';
-import { gate, HookedStore, ioError } from '../support/hooked-store.js';
+import { gate, type HookedStore, hooked, ioError } from '../support/hooked-store.js';
 import { rejection } from '../support/rotating-volume.js';
 import { readSnapshot } from '../support/snapshot-reader.js';
 import { BLOCK, patternBlock, VolumeHarness } from '../support/volume-harness.js';
@@ -14,10 +13,9 @@ let store: HookedStore;
 beforeEach(async () => {
   harness = await VolumeHarness.create({
     sizeBytes: BLOCKS * BLOCK,
-    store: async (path) => {
-      store = new HookedStore(await FsStore.open(path, { create: true }));
-      return store;
-    },
+    store: hooked((opened) => {
+      store = opened;
+    }),
   });
   await fill(1);
   await harness.volume.createSnapshot('a');
@@ -25,9 +23,7 @@ beforeEach(async () => {
 });
 afterEach(() => harness.destroy());
 
-async function fill(version: number): Promise<void> {
-  for (let lba = 0; lba < BLOCKS; lba++) await harness.write(lba * BLOCK, patternBlock(lba, version));
-}
+const fill = (version: number): Promise<void> => harness.fill(version, 0, BLOCKS);
 
 async function expectVolume(version: number): Promise<void> {
   for (let lba = 0; lba < BLOCKS; lba++)

@@ -1,8 +1,7 @@
 import { cpSync, readFileSync, rmSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { FsStore } from '../../src/store/fs-store.js';
-import { diskFull, HookedStore } from '../support/hooked-store.js';
+import { diskFull, type HookedStore, hooked } from '../support/hooked-store.js';
 import { type LogLine, recordingLogger } from '../support/nbd-test-server.js';
 import { rejection } from '../support/rotating-volume.js';
 import { BLOCK, patternBlock, VolumeHarness } from '../support/volume-harness.js';
@@ -19,17 +18,14 @@ beforeEach(async () => {
   harness = await VolumeHarness.create({
     log: recordingLogger(lines),
     sizeBytes: 256 * BLOCK,
-    store: async (path) => {
-      store = new HookedStore(await FsStore.open(path, { create: true }));
-      return store;
-    },
+    store: hooked((opened) => {
+      store = opened;
+    }),
   });
 });
 afterEach(() => harness.destroy());
 
-async function fill(version: number, from = 0, to = 256): Promise<void> {
-  for (let lba = from; lba < to; lba++) await harness.write(lba * BLOCK, patternBlock(lba, version));
-}
+const fill = (version: number, from = 0, to = 256): Promise<void> => harness.fill(version, from, to);
 
 async function expectVersion(version: number, from = 0, to = 256): Promise<void> {
   for (let lba = from; lba < to; lba++) {

@@ -2,9 +2,8 @@ import { cpSync, existsSync, readdirSync, readFileSync, rmSync, truncateSync } f
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SNAPSHOTS_MAX } from '../../src/base/limits.js';
-import { FsStore } from '../../src/store/fs-store.js';
 import type { RunBatch } from '../../src/volume/map-file/run-batch.js';
-import { diskFull, HookedStore } from '../support/hooked-store.js';
+import { diskFull, type HookedStore, hooked } from '../support/hooked-store.js';
 import { rejection } from '../support/rotating-volume.js';
 import { readSnapshot } from '../support/snapshot-reader.js';
 import { BLOCK, patternBlock, VolumeHarness } from '../support/volume-harness.js';
@@ -17,17 +16,14 @@ let store: HookedStore;
 beforeEach(async () => {
   harness = await VolumeHarness.create({
     sizeBytes: 256 * BLOCK,
-    store: async (path) => {
-      store = new HookedStore(await FsStore.open(path, { create: true }));
-      return store;
-    },
+    store: hooked((opened) => {
+      store = opened;
+    }),
   });
 });
 afterEach(() => harness.destroy());
 
-async function fill(version: number, from = 0, to = 256): Promise<void> {
-  for (let lba = from; lba < to; lba++) await harness.write(lba * BLOCK, patternBlock(lba, version));
-}
+const fill = (version: number, from = 0, to = 256): Promise<void> => harness.fill(version, from, to);
 
 async function expectSnapshot(name: string, version: number, from = 0, to = 256): Promise<void> {
   const bytes = await readSnapshot(harness.volume, name, harness.io);
