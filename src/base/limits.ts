@@ -40,6 +40,12 @@ export const SYNCS_AT_ONCE_MAX = 2;
 export const HANDSHAKE_TIMEOUT_MS = 10_000;
 export const OPTION_BYTES_MAX = 64 * KiB;
 export const OPTIONS_PER_HANDSHAKE_MAX = 256;
+/** Of these at most so many: each walks all exports. */
+export const LISTS_PER_HANDSHAKE_MAX = 8;
+/** Exports that one turn of the event loop looks at for a LIST. */
+export const LIST_ENTRIES_PER_TURN_MAX = 32;
+/** Clients whose handshake goes on in one turn of the event loop, of those that have sent more than was answered. */
+export const HANDSHAKES_PER_TURN_MAX = 8;
 export const EXPORT_NAME_BYTES_MAX = 4096;
 export const CONNECTIONS_MAX = 1024;
 export const REQUEST_BYTES_MAX = 32 * MiB;

@@ -49,8 +49,11 @@ export class ClientExports implements ExportSource {
     return new ReadOnlyDevice(found);
   }
 
-  list(): ExportEntry[] {
-    return [...this.#all.list()].filter(({ name }) => this.#policy.modeFor(this.#client, name) !== undefined);
+  *list(): Iterable<ExportEntry | undefined> {
+    for (const entry of this.#all.list()) {
+      const shown = entry !== undefined && this.#policy.modeFor(this.#client, entry.name) !== undefined;
+      yield shown ? entry : undefined;
+    }
   }
 
   get defaultName(): string | undefined {

@@ -52,6 +52,7 @@ export function limitRows(nbd: NbdLimits, mapBytesMax: number): LimitRow[] {
     row('connections', String(nbd.connections), 'limits.connections'),
     row('handshake, TLS included', formatDuration(nbd.handshakeMs), 'limits.handshake_timeout'),
     row('options of one handshake', String(bounds.OPTIONS_PER_HANDSHAKE_MAX)),
+    row('lists of one handshake', String(bounds.LISTS_PER_HANDSHAKE_MAX)),
     row('data of one option', formatSize(bounds.OPTION_BYTES_MAX)),
     row('an export name or query', formatSize(bounds.EXPORT_NAME_BYTES_MAX)),
     row('queries of one option', String(bounds.META_CONTEXTS_PER_OPTION_MAX)),

@@ -195,7 +195,7 @@ async function start(
   await listenAdmin(config, tls, backend, log, admin, undo);
   return new Daemon(
     { listen, admin },
-    exports.list().map(({ name }) => name),
+    Array.from(exports.list(), ({ name }) => name),
     tls,
     undo,
   );

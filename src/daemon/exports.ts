@@ -35,12 +35,13 @@ export class VolumeExports implements ExportSource {
     return snapshotName === undefined ? device : device.snapshots.device(snapshotName);
   }
 
-  /** Volumes that can be attached now, each with its snapshots. */
-  list(): ExportEntry[] {
-    return this.#volumes.list().flatMap(({ device }) => {
-      if (device === undefined) return [];
-      return [device, ...device.snapshots.devices()].map(({ name, description }) => ({ name, description }));
-    });
+  /** Volumes that can be attached when their turn comes, each with its snapshots. */
+  *list(): Iterable<ExportEntry> {
+    for (const { device } of this.#volumes.list()) {
+      if (device === undefined) continue;
+      for (const { name, description } of [device, ...device.snapshots.devices()])
+        yield { name, description };
+    }
   }
 
   /** The volume named "default", else the only one. */

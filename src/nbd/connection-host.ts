@@ -5,6 +5,7 @@ import type { Counters } from './counters.js';
 import type { ExportSource, NbdClient } from './exports.js';
 import type { NbdLimits } from './nbd-limits.js';
 import type { Transport } from './transport.js';
+import type { Turns } from './turns.js';
 
 /** How TLS is put under a connection: what the given transport was made of carries the records from then on. */
 export interface TlsUpgrade {
@@ -22,6 +23,8 @@ export interface ConnectionHost {
   readonly log: Logger;
   readonly tls: TlsUpgrade | undefined;
   readonly shuttingDown: boolean;
+  /** Of handshakes that have more to do. */
+  readonly turns: Turns;
   monotonic(): number;
   /** A client is gone from its device, and nothing is in flight for it any more. */
   departed(): void;

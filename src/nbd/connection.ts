@@ -4,7 +4,7 @@
  * and from the server's sweep (`tick`).
  */
 import { messageOf } from '../base/errors.js';
-import { LINGER_MS, REPLY_BYTES_UNSENT_MAX } from '../base/limits.js';
+import { LINGER_MS } from '../base/limits.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { IO_READABLE, IO_WRITABLE } from '../native/addon.js';
 import type { ChunkPool } from './chunk-pool.js';
@@ -55,6 +55,8 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
   readonly #sends: SendWatch;
   readonly #receives: ReceiveWatch;
   #kicked = false;
+  /** Among the handshakes that go on in their turn. */
+  #inLine = false;
   #waitingForMemory = false;
   #retrying = false;
   #detach: (() => void) | undefined;
@@ -292,20 +294,30 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.input.clear();
   }
 
-  /** Hands the handshake what is there, option by option. */
+  /**
+   * Hands the handshake what is there, up to one answer, or one part of a long one. The next is begun when this one is with
+   * the kernel, so that no client has more than a small chunk of them, and not in the same turn of the event loop.
+   */
   #negotiate(): void {
-    while (this.#state === 'handshake' && !this.#deaf && this.input.available > 0) {
-      this.#paused = this.output.unsentBytes >= REPLY_BYTES_UNSENT_MAX;
+    let later = false;
+    while (this.#state === 'handshake' && !this.#deaf && this.#hasOptions) {
+      this.#paused = later || this.output.unsentBytes > 0;
       if (this.#paused) return;
       const { consumed, outcome } = this.#handshake.feed(this.input.bytes());
       this.input.consume(consumed);
       this.#apply(outcome);
+      later = outcome.kind === 'again';
     }
+  }
+
+  get #hasOptions(): boolean {
+    return this.input.available > 0 || this.#handshake.answering;
   }
 
   #apply(outcome: Outcome): void {
     switch (outcome.kind) {
       case 'more':
+      case 'again':
         return;
       case 'transmit':
         this.#session = new Session(this, outcome.negotiated);
@@ -362,13 +374,21 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.#sends.wake(this.output.unsentBytes);
     if (this.#leaving !== undefined && this.inFlight === 0 && this.output.unsentBytes === 0) this.#leave();
     // What held it up has gone with this very flush: no event will come to say so. Others get their turn first.
-    if (this.#paused && this.#canGoOn) setImmediate(() => this.kick());
+    if (this.#paused) this.#goOnLater();
     this.#watch();
   }
 
-  get #canGoOn(): boolean {
-    if (this.#state === 'serving') return this.#session?.roomy === true && !this.#waitingForMemory;
-    return this.#state === 'handshake' && this.output.unsentBytes < REPLY_BYTES_UNSENT_MAX;
+  #goOnLater(): void {
+    if (this.#state === 'serving') {
+      if (this.#session?.roomy === true && !this.#waitingForMemory) setImmediate(() => this.kick());
+      return;
+    }
+    if (this.#state !== 'handshake' || this.output.unsentBytes > 0 || this.#inLine) return;
+    this.#inLine = true;
+    this.#host.turns.add(() => {
+      this.#inLine = false;
+      this.#guarded(() => this.#resume());
+    });
   }
 
   #watch(): void {

@@ -22,7 +22,8 @@ export interface ExportSource {
    * nothing yet.
    */
   lookup(name: string): BlockDevice | SealbdError | undefined;
-  list(): Iterable<ExportEntry>;
+  /** Walked in parts, over several turns of the event loop. Undefined stands for one that this client is not told about. */
+  list(): Iterable<ExportEntry | undefined>;
   /** What the empty export name means; undefined where it means nothing. */
   readonly defaultName: string | undefined;
 }

@@ -33,8 +33,17 @@ export class Handshake {
     host.reply(encodeGreeting(HANDSHAKE_FLAGS));
   }
 
-  /** Takes bytes up to the end of one option at most. Call again with the rest while `outcome` is 'more'. */
+  /** The answer to the last option is not over: the next call of `feed` takes no bytes, and goes on with it. */
+  get answering(): boolean {
+    return this.#negotiation?.answering === true;
+  }
+
+  /**
+   * Takes bytes up to the end of one option at most. Call again with the rest while `outcome` is 'more', and in another turn
+   * of the event loop where it is 'again'.
+   */
   feed(input: Uint8Array): { consumed: number; outcome: Outcome } {
+    if (this.#negotiation?.answering) return { consumed: 0, outcome: this.#negotiation.goOn() };
     if (this.#phase === 'skip') return this.#skip(input.length);
     const consumed = Math.min(input.length, this.#wanted.length - this.#filled);
     this.#wanted.set(input.subarray(0, consumed), this.#filled);

@@ -4,6 +4,8 @@
  */
 import { SealbdError } from '../base/errors.js';
 import {
+  LIST_ENTRIES_PER_TURN_MAX,
+  LISTS_PER_HANDSHAKE_MAX,
   META_CONTEXTS_PER_OPTION_MAX,
   REQUEST_BYTES_MAX,
   REQUEST_BYTES_MIN,
@@ -11,7 +13,7 @@ import {
 } from '../base/limits.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { wireErrorOf } from './errno.js';
-import type { ExportSource } from './exports.js';
+import type { ExportEntry, ExportSource } from './exports.js';
 import { decodeString, encodeString } from './wire/bytes.js';
 import { CONTEXT_ALLOCATION, Errno, Feature, Info, Option, Rep } from './wire/constants.js';
 import {
@@ -44,6 +46,8 @@ export interface Negotiated {
 
 export type Outcome =
   | { readonly kind: 'more' }
+  /** The answer has only begun: `goOn`, when others had their turn. */
+  | { readonly kind: 'again' }
   | { readonly kind: 'transmit'; readonly negotiated: Negotiated }
   | { readonly kind: 'starttls' }
   /** Close after the replies are sent. */
@@ -63,12 +67,16 @@ export interface NegotiationHost {
 }
 
 const MORE: Outcome = { kind: 'more' };
+const AGAIN: Outcome = { kind: 'again' };
 
 export class Negotiation {
   readonly #host: NegotiationHost;
   readonly #noZeroes: boolean;
   #structured = false;
   #metaExport: string | undefined;
+  #lists = 0;
+  /** What the LIST under way has not come to. */
+  #unlisted: Iterator<ExportEntry | undefined> | undefined;
 
   constructor(host: NegotiationHost, noZeroes: boolean) {
     this.#host = host;
@@ -112,6 +120,25 @@ export class Negotiation {
     return this.#refuse(option, Rep.ERR_TOO_BIG, 'the data of this option is too long');
   }
 
+  get answering(): boolean {
+    return this.#unlisted !== undefined;
+  }
+
+  /** The next part of a LIST, which fits into a small chunk. */
+  goOn(): Outcome {
+    for (let i = 0; i < LIST_ENTRIES_PER_TURN_MAX; i++) {
+      const next = this.#unlisted?.next() ?? { done: true };
+      if (next.done === true) {
+        this.#unlisted = undefined;
+        return this.#reply(Option.LIST, Rep.ACK);
+      }
+      if (next.value === undefined) continue;
+      const { name, description } = next.value;
+      this.#reply(Option.LIST, Rep.SERVER, encodeServerEntry(name, description));
+    }
+    return AGAIN;
+  }
+
   /** Nothing may be negotiated in the clear. */
   get #barred(): boolean {
     return this.#host.tls === 'required' && !this.#host.secured;
@@ -139,12 +166,15 @@ export class Negotiation {
     return this.#transmit(name, device, features);
   }
 
+  /** Only begins: what one client asks for must not make the others wait. */
   #list(data: Uint8Array): Outcome {
     if (data.length !== 0) return this.#refuse(Option.LIST, Rep.ERR_INVALID, 'this option takes no data');
-    for (const { name, description } of this.#host.exports.list()) {
-      this.#reply(Option.LIST, Rep.SERVER, encodeServerEntry(name, description));
+    if (this.#lists === LISTS_PER_HANDSHAKE_MAX) {
+      return this.#refuse(Option.LIST, Rep.ERR_POLICY, `more than ${LISTS_PER_HANDSHAKE_MAX} lists`);
     }
-    return this.#reply(Option.LIST, Rep.ACK);
+    this.#lists += 1;
+    this.#unlisted = this.#host.exports.list()[Symbol.iterator]();
+    return AGAIN;
   }
 
   #startTls(data: Uint8Array): Outcome {

@@ -1,7 +1,7 @@
 /** Listeners, connections and what they share. Drives devices that an ExportSource names, and nothing else. */
 import type { Clock, Timer } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
-import { STOP_DEADLINE_MS } from '../base/limits.js';
+import { HANDSHAKES_PER_TURN_MAX, STOP_DEADLINE_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { ChunkPool, type ChunkPoolStats } from './chunk-pool.js';
 import { Connection } from './connection.js';
@@ -12,6 +12,7 @@ import { type ListenAddress, Listener } from './listener.js';
 import { DEFAULT_NBD_LIMITS, type NbdLimits } from './nbd-limits.js';
 import type { PeerIdentity } from './peer-identity.js';
 import type { Transport } from './transport.js';
+import { Turns } from './turns.js';
 
 const SWEEP_MS = 250;
 /** How often memory that was not needed meanwhile is given back. */
@@ -54,6 +55,7 @@ export class NbdServer implements ConnectionHost {
   readonly limits: NbdLimits;
   readonly pool: ChunkPool;
   readonly counters = new Counters();
+  readonly turns = new Turns(HANDSHAKES_PER_TURN_MAX);
   readonly log: Logger;
   readonly tls: TlsUpgrade | undefined;
   readonly #clock: Clock;

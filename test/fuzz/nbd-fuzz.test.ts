@@ -178,7 +178,7 @@ describe('fuzzing', () => {
   it(`${COUNT} malformed handshakes leave the state machine in a defined state`, () => {
     const dice = new Dice(seed);
     const disk = new MemoryDevice({ name: 'disk' });
-    const outcomes = { more: 0, transmit: 0, close: 0, drop: 0, starttls: 0 };
+    const outcomes = { more: 0, again: 0, transmit: 0, close: 0, drop: 0, starttls: 0 };
     for (let i = 0; i < COUNT; i++) {
       let sent = 0;
       const handshake = new Handshake({
@@ -193,9 +193,9 @@ describe('fuzzing', () => {
       });
       const input = Buffer.concat([Buffer.from([0, 0, 0, 3]), badOption(dice), badOption(dice)]);
       let outcome: keyof typeof outcomes = 'more';
-      for (let at = 0; at < input.length && outcome === 'more'; ) {
+      for (let at = 0; at < input.length && (outcome === 'more' || outcome === 'again'); ) {
         const step = handshake.feed(input.subarray(at, at + 1 + dice.below(input.length)));
-        expect(step.consumed).toBeGreaterThan(0);
+        expect(step.consumed > 0).toBe(outcome === 'more');
         at += step.consumed;
         outcome = step.outcome.kind;
       }

@@ -124,7 +124,7 @@ describe('snapshots of the daemon', () => {
     const { snapshots, volumes, volume, close } = await started();
     await snapshots.create('v', 'a', CLI);
     const exports = new VolumeExports(volumes);
-    expect(exports.list().map(({ name }) => name)).toEqual(['v', 'v@a']);
+    expect(Array.from(exports.list(), ({ name }) => name)).toEqual(['v', 'v@a']);
     expect(exports.lookup('v@a')).toMatchObject({ name: 'v@a', readOnly: true });
     for (const name of ['v@b', 'v@', '@a', 'v@a@a', 'w@a']) expect(exports.lookup(name)).toBeUndefined();
     const closed: string[] = [];
@@ -132,7 +132,7 @@ describe('snapshots of the daemon', () => {
     await volumes.closeForKey('v', volume.epoch, 'the key was taken away');
     expect(closed).toHaveLength(1);
     expect(exports.lookup('v@a')).toMatchObject({ code: 'ESHUTDOWN' });
-    expect(exports.list()).toEqual([]);
+    expect([...exports.list()]).toEqual([]);
     await close();
   });
 });

@@ -2,6 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import { SealbdError } from '../../src/base/errors.js';
 import {
+  LIST_ENTRIES_PER_TURN_MAX,
+  LISTS_PER_HANDSHAKE_MAX,
   META_CONTEXTS_PER_OPTION_MAX,
   OPTION_BYTES_MAX,
   OPTIONS_PER_HANDSHAKE_MAX,
@@ -68,7 +70,7 @@ function u32(value: number): Buffer {
 function feed(handshake: Handshake, bytes: Uint8Array): { outcome: Outcome; consumed: number } {
   let consumed = 0;
   let outcome: Outcome = { kind: 'more' };
-  while (consumed < bytes.length && outcome.kind === 'more') {
+  while ((consumed < bytes.length && outcome.kind === 'more') || outcome.kind === 'again') {
     const step = handshake.feed(bytes.subarray(consumed));
     consumed += step.consumed;
     outcome = step.outcome;
@@ -155,8 +157,44 @@ describe('options', () => {
 
   it('an endless series of options drops the connection', () => {
     const { option } = start();
-    for (let i = 0; i < OPTIONS_PER_HANDSHAKE_MAX; i++) expect(option(Option.LIST).kind).toBe('more');
-    expect(option(Option.LIST).kind).toBe('drop');
+    for (let i = 0; i < OPTIONS_PER_HANDSHAKE_MAX; i++) expect(option(99).kind).toBe('more');
+    expect(option(99).kind).toBe('drop');
+  });
+
+  it('a series of LISTs is answered so often, then refused', () => {
+    const { host, option } = start();
+    for (let i = 0; i < LISTS_PER_HANDSHAKE_MAX; i++) {
+      option(Option.LIST);
+      expect(host.codes()).toEqual([Rep.SERVER, Rep.SERVER, Rep.ACK]);
+    }
+    option(Option.LIST);
+    option(Option.STRUCTURED_REPLY);
+    expect(host.codes()).toEqual([Rep.ERR_POLICY, Rep.ACK]);
+  });
+
+  it('a long LIST is answered in parts, and what comes behind it after its end', () => {
+    let looked = 0;
+    const { host, handshake } = start((h) => {
+      h.exports = { lookup: () => undefined, defaultName: undefined, list };
+    });
+    function* list() {
+      for (; looked < 100; looked++) {
+        // One that the client is not told about costs as much to look at.
+        yield looked % 2 === 0 ? { name: `disk${looked}`, description: '' } : undefined;
+      }
+    }
+    const behind = encodeOption(Option.STRUCTURED_REPLY, Buffer.alloc(0));
+    handshake.feed(encodeOption(Option.LIST, Buffer.alloc(0)));
+    expect(looked).toBe(0);
+    let parts = 0;
+    for (; handshake.answering; parts++) {
+      const before = looked;
+      expect(handshake.feed(behind).consumed).toBe(0);
+      expect(looked - before).toBeLessThanOrEqual(LIST_ENTRIES_PER_TURN_MAX);
+    }
+    expect(parts).toBe(Math.ceil(101 / LIST_ENTRIES_PER_TURN_MAX));
+    feed(handshake, behind);
+    expect(host.codes()).toEqual([...new Array(50).fill(Rep.SERVER), Rep.ACK, Rep.ACK]);
   });
 
   it('ABORT is acknowledged, whatever data it carries', () => {

@@ -3,8 +3,10 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   ARENA_CHUNK_BYTES,
   HANDSHAKE_TIMEOUT_MS,
+  HANDSHAKES_PER_TURN_MAX,
   LARGE_CHUNKS_MAX,
   LINGER_MS,
+  LIST_ENTRIES_PER_TURN_MAX,
   RECEIVE_STALL_SHORT_OF_MEMORY_MS,
   REQUEST_BYTES_MAX,
   REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX,
@@ -18,7 +20,7 @@ import { viewOf } from '../../src/nbd/wire/bytes.js';
 import { Command, CommandFlag, Errno, Option, REQUEST_HEADER_BYTES } from '../../src/nbd/wire/constants.js';
 import { encodeOption } from '../../src/nbd/wire/option.js';
 import { encodeRequest } from '../../src/nbd/wire/request.js';
-import { MemoryDevice } from '../support/memory-device.js';
+import { exportsOf, MemoryDevice } from '../support/memory-device.js';
 import { RawClient } from '../support/nbd-raw-client.js';
 import { eventually, startTestServer, type TestServer } from '../support/nbd-test-server.js';
 import { SkippingClock } from '../support/skipping-clock.js';
@@ -99,14 +101,44 @@ describe('the handshake', () => {
     expect((await other.readAt(0, 512)).error).toBe(Errno.OK);
   });
 
-  it('a client that asks for lists and takes none is bounded', async () => {
-    const client = await connect();
-    await client.greet();
-    client.socket.pause();
-    const list = encodeOption(Option.LIST, Buffer.alloc(0));
-    for (let i = 0; i < 250; i++) client.write(list);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    expect(test.server.stats().memory.bytes).toBeLessThanOrEqual(8 * MiB);
+  it('clients that ask for lists and take none have a small chunk each, and hold up nobody', async () => {
+    await test.stop();
+    const entries = Array.from({ length: 50_000 }, (_, i) => ({ name: `disk${i}`, description: 'long' }));
+    let looked = 0;
+    function* list() {
+      for (const entry of entries) {
+        looked += 1;
+        yield entry;
+      }
+    }
+    const exportsFor = () => ({ ...exportsOf(disk), list });
+    test = await startTestServer([disk], { clock, exportsFor });
+    const flood = Buffer.concat(new Array(250).fill(encodeOption(Option.LIST, Buffer.alloc(0))));
+    for (let i = 0; i < 20; i++) {
+      const client = await connect();
+      await client.greet();
+      client.socket.pause();
+      client.write(flood);
+    }
+    await eventually(() => looked > entries.length, 'they are being answered');
+    const polite = await serving();
+    let looks = looked;
+    for (let i = 0; i < 20; i++) {
+      expect((await polite.readAt(0, 4096)).error).toBe(Errno.OK);
+      // In each turn of the event loop some of them get a part; a request takes a few turns.
+      expect(looked - looks).toBeLessThan(32 * HANDSHAKES_PER_TURN_MAX * LIST_ENTRIES_PER_TURN_MAX);
+      looks = looked;
+    }
+    let stood = 0;
+    await eventually(() => {
+      const still = looked === stood;
+      stood = looked;
+      return still;
+    }, 'what the kernel takes of it is with the kernel');
+    const { memory } = test.server.stats();
+    expect(memory.largeUsed).toBe(0);
+    // For what they sent, and for what they do not take.
+    expect(memory.smallUsed).toBeLessThanOrEqual(2 * 20 + 2);
   });
 });
 
