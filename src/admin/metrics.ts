@@ -36,6 +36,8 @@ export interface DaemonMetrics {
 export interface NbdMetrics {
   readonly connections: number;
   readonly requests: Readonly<Record<string, number>>;
+  /** Current amounts by name: memory for requests and replies, in bytes or chunks, and who waits for it. */
+  readonly amounts: Readonly<Record<string, number>>;
   /** Totals since the start, by name. */
   readonly totals: Readonly<Record<string, number>>;
 }
@@ -60,6 +62,9 @@ export async function renderMetrics(daemon: DaemonMetrics): Promise<{ contentTyp
   for (const [thread, value] of Object.entries(daemon.cipherJobs)) ciphers.inc({ thread }, value);
   gauge('jobs_running', 'Jobs under way.').set(daemon.jobsRunning);
   gauge('nbd_connections', 'Open NBD connections.').set(daemon.nbd.connections);
+  for (const [name, value] of Object.entries(daemon.nbd.amounts)) {
+    gauge(`nbd_${snake(name)}`, `NBD server: ${name} now.`).set(value);
+  }
   const requests = counter('nbd_requests_total', 'NBD requests by command.', ['command']);
   for (const [command, value] of Object.entries(daemon.nbd.requests)) requests.inc({ command }, value);
   for (const [name, value] of Object.entries(daemon.nbd.totals)) {

@@ -340,7 +340,14 @@ function engineMetrics(
 }
 
 function nbdMetrics(stats: NbdServerStats): NbdMetrics {
-  const { connections, requests, bytesRead, bytesWritten, errors, accepted, refused, dropped } = stats;
+  const { connections, requests, bytesRead, bytesWritten, errors, accepted, refused, dropped, memory } =
+    stats;
   const totals = { bytesRead, bytesWritten, errors, accepted, refused, dropped };
-  return { connections, requests, totals };
+  const amounts = {
+    memoryBytes: memory.bytes,
+    smallChunksUsed: memory.smallUsed,
+    largeChunksUsed: memory.largeUsed,
+    waitingForMemory: memory.waiting,
+  };
+  return { connections, requests, amounts, totals };
 }

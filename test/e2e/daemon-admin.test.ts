@@ -121,6 +121,18 @@ describe('the admin API', () => {
     expect(value('sealbd_nbd_requests_total{command="write"}')).toBeGreaterThan(0);
     expect(value('sealbd_nbd_bytes_written_total')).toBe(2 ** 20);
     expect(value('sealbd_nbd_errors_total')).toBe(0);
+    // qemu-io is gone, and what was kept for the next client goes a little later.
+    const memory = async () => {
+      const { text: now } = await ask({ socketPath: adminSocket(daemon.data) }, 'GET', '/metrics');
+      return now.match(/^sealbd_nbd_(memory_bytes|(small|large)_chunks_used|waiting_for_memory) .*$/gm);
+    };
+    await expect
+      .poll(memory, { timeout: 30_000 })
+      .toEqual(
+        ['memory_bytes', 'small_chunks_used', 'large_chunks_used', 'waiting_for_memory'].map(
+          (name) => `sealbd_nbd_${name} 0`,
+        ),
+      );
     expect(value('sealbd_keys_locked')).toBe(1);
     expect(value('sealbd_key_slots_used')).toBe(1);
     expect(value('sealbd_cipher_jobs_total{thread="main"}')).toBeGreaterThan(0);
