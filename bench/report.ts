@@ -19,6 +19,7 @@ const TITLES: Readonly<Record<string, string>> = {
   growth: 'Growth',
   nbd: 'Over NBD',
   rotation: 'Re-encryption beside clients',
+  fairness: 'A small client beside a greedy one',
   backup: 'Backup and restore',
 };
 

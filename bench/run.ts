@@ -31,6 +31,7 @@ const GROUPS: Readonly<Record<string, { readonly file: string; readonly timeoutM
   nbd: { file: 'nbd/nbd.js', timeoutMs: 120 * MINUTE_MS },
   growth: { file: 'growth/growth.js', timeoutMs: 60 * MINUTE_MS },
   rotation: { file: 'nbd/rotation.js', timeoutMs: 30 * MINUTE_MS },
+  fairness: { file: 'nbd/fairness.js', timeoutMs: 15 * MINUTE_MS },
   backup: { file: 'volume/backup.js', timeoutMs: 15 * MINUTE_MS },
 };
 

@@ -86,6 +86,13 @@ function besideRewriting(key: string) {
     numbers(rowsOf(groups, 'rotation', 'Clients during re-encryption'), key, ({ row }) => String(row));
 }
 
+/** How many times slower a client with small requests is beside one that asks for much. */
+function besideGreedy(groups: Groups): Measured[] {
+  return numbers(rowsOf(groups, 'fairness', 'A small client beside a greedy one'), 'times', ({ row }) =>
+    String(row),
+  );
+}
+
 const TARGETS: readonly Target[] = [
   ...BARS.flatMap(({ key, bar }): Target[] => [
     {
@@ -186,6 +193,13 @@ const TARGETS: readonly Target[] = [
     atMost: true,
     digits: 2,
     measured: besideRewriting('p99'),
+  },
+  {
+    target: '4 KiB, one at a time, beside 128 requests of 4 MiB of another client: times slower than alone',
+    bound: 10,
+    atMost: true,
+    digits: 1,
+    measured: besideGreedy,
   },
   {
     target: 'backup and restore, synced, by cp and sync of the same bytes',

@@ -61,8 +61,12 @@ export const REQUEST_BYTES_MIN = 1;
 export const PAYLOAD_DRAIN_BYTES_MAX = 2 * REQUEST_BYTES_MAX;
 /** A connection with more than this unsent starts no further request. */
 export const REPLY_BYTES_UNSENT_MAX = 4 * MiB;
-/** A client that takes nothing of what is queued for it for so long is dropped; sooner when memory is short. */
+/** In so long a client must take what is queued for it at SEND_BYTES_PER_SECOND_MIN or faster, or else all of it. */
 export const SEND_STALL_MS = 30_000;
+export const SEND_BYTES_PER_SECOND_MIN = 8 * KiB;
+/** While others wait for memory it must take this part of it in so long, and at least so much, or else all of it. */
+export const SEND_SHARE_SHORT_OF_MEMORY_MIN = 1 / 4;
+export const SEND_BYTES_SHORT_OF_MEMORY_MIN = 256 * KiB;
 export const SEND_STALL_SHORT_OF_MEMORY_MS = 5_000;
 /** A client that sends nothing more of a request that it began is dropped after so long. */
 export const RECEIVE_STALL_MS = 60_000;
@@ -79,6 +83,10 @@ export const SOCKET_BUFFER_BYTES = 512 * KiB;
 /** Longer reads are done in pieces, and one that meets a hole is told about it above the second number. */
 export const READ_PIECE_BYTES = MiB;
 export const HOLE_READ_BYTES_MIN = 64 * KiB;
+/** What a connection may have under way and unsent, and what it moves in one turn, while others have requests too. */
+export const SHARED_BYTES_IN_FLIGHT_MAX = MiB;
+export const SHARED_REPLY_BYTES_UNSENT_MAX = MiB;
+export const SHARED_BYTES_PER_TURN = 256 * KiB;
 /** Replies of a batch leave together, unless so much is waiting already. */
 export const SEND_EARLY_BYTES = 256 * KiB;
 /** A WRITE still arriving is handed on in pieces of at least so much, where memory allows. */

@@ -15,6 +15,8 @@ export const limitsSchema = z.strictObject({
   connections: z.int().min(1).max(bounds.CONNECTIONS_MAX).optional(),
   handshake_timeout: durationWithin(1000, 600_000).optional(),
   send_stall: durationWithin(1000, 24 * HOUR_MS).optional(),
+  /** A second; "0" for any. */
+  send_rate: sizeWithin(0, MiB).optional(),
   receive_stall: durationWithin(1000, 24 * HOUR_MS).optional(),
   /** Never where it is not given: a mounted file system may ask for nothing for days. */
   idle_timeout: durationWithin(1000, 366 * 24 * HOUR_MS).optional(),
@@ -28,6 +30,7 @@ export function nbdLimits(file: z.infer<typeof limitsSchema> = {}): NbdLimits {
     connections: file.connections ?? DEFAULT_NBD_LIMITS.connections,
     handshakeMs: file.handshake_timeout ?? DEFAULT_NBD_LIMITS.handshakeMs,
     sendStallMs: file.send_stall ?? DEFAULT_NBD_LIMITS.sendStallMs,
+    sendBytesPerSecond: file.send_rate ?? DEFAULT_NBD_LIMITS.sendBytesPerSecond,
     receiveStallMs: file.receive_stall ?? DEFAULT_NBD_LIMITS.receiveStallMs,
     idleMs: file.idle_timeout ?? DEFAULT_NBD_LIMITS.idleMs,
     requestsInFlight: file.requests_in_flight ?? DEFAULT_NBD_LIMITS.requestsInFlight,
@@ -61,16 +64,21 @@ export function limitRows(nbd: NbdLimits, mapBytesMax: number): LimitRow[] {
     row('requests in flight, a connection', String(nbd.requestsInFlight), 'limits.requests_in_flight'),
     row('bytes in flight, a connection', formatSize(nbd.bytesInFlight), 'limits.bytes_in_flight'),
     row(
+      'the same while others are at work',
+      formatSize(Math.min(nbd.bytesInFlight, bounds.SHARED_BYTES_IN_FLIGHT_MAX)),
+    ),
+    row(
       'bytes in flight, all connections',
       formatSize(nbd.bytesInFlightTotal),
       'limits.bytes_in_flight_total',
     ),
     row('bytes within TLS, a connection and way', formatSize(bounds.TLS_BYTES_MAX)),
     row('bytes within TLS, all connections', formatSize(bounds.TLS_BYTES_TOTAL_MAX)),
-    row('replies not taken', formatDuration(nbd.sendStallMs), 'limits.send_stall'),
+    row('replies not taken, or not at the rate', formatDuration(nbd.sendStallMs), 'limits.send_stall'),
+    row('the rate, a second', formatSize(nbd.sendBytesPerSecond), 'limits.send_rate'),
     row(
-      'the same while memory is short',
-      formatDuration(Math.min(nbd.sendStallMs, bounds.SEND_STALL_SHORT_OF_MEMORY_MS)),
+      'less taken while memory is short',
+      `a quarter, and ${formatSize(bounds.SEND_BYTES_SHORT_OF_MEMORY_MIN)}, in ${formatDuration(Math.min(nbd.sendStallMs, bounds.SEND_STALL_SHORT_OF_MEMORY_MS))}`,
     ),
     row('a request not gone on with', formatDuration(nbd.receiveStallMs), 'limits.receive_stall'),
     row('a header not finished', formatDuration(nbd.receiveStallMs), 'limits.receive_stall'),

@@ -78,6 +78,8 @@ export class ChunkPool {
   /** Most large chunks in use at once since the last `trim`. */
   #largePeak = 0;
   #waking = false;
+  /** Who is being woken got something. */
+  #granted = false;
   #wakeScheduled = false;
   #closed = false;
   /** Calls of `wipeUsed` so far. */
@@ -99,19 +101,14 @@ export class ChunkPool {
     const chunk = this.#smallFree.pop();
     if (chunk === undefined) throw new Error('carving gave no chunk');
     this.#smallUsed += 1;
+    if (!owed) this.#granted = true;
     chunk.usedAt = this.#wipes;
     chunk.retain();
     return chunk;
   }
 
   takeLarge(): Chunk | undefined {
-    if (this.#largeUsed >= this.#largeMax || this.#queued) return undefined;
-    const chunk = this.#largeFree.pop() ?? this.#mapLarge();
-    this.#largeUsed += 1;
-    this.#largePeak = Math.max(this.#largePeak, this.#largeUsed);
-    chunk.usedAt = this.#wipes;
-    chunk.retain();
-    return chunk;
+    return this.takeMany(1)?.[0];
   }
 
   /** `count` large chunks, or none. */
@@ -119,11 +116,7 @@ export class ChunkPool {
     if (this.#largeUsed + count > this.#largeMax || this.#queued) return undefined;
     const chunks: Chunk[] = [];
     try {
-      while (chunks.length < count) {
-        const chunk = this.takeLarge();
-        if (chunk === undefined) break;
-        chunks.push(chunk);
-      }
+      while (chunks.length < count) chunks.push(this.#grantLarge());
       return chunks;
     } catch (error) {
       for (const chunk of chunks) chunk.release();
@@ -131,7 +124,20 @@ export class ChunkPool {
     }
   }
 
-  /** Calls `retry` when memory has come back, first come first served, until it returns true. */
+  #grantLarge(): Chunk {
+    const chunk = this.#largeFree.pop() ?? this.#mapLarge();
+    this.#largeUsed += 1;
+    this.#largePeak = Math.max(this.#largePeak, this.#largeUsed);
+    this.#granted = true;
+    chunk.usedAt = this.#wipes;
+    chunk.retain();
+    return chunk;
+  }
+
+  /**
+   * Calls `retry` when memory has come back, first come first served, until it returns true. Each gets one grant at a time:
+   * who wants more queues again, behind the others.
+   */
   wait(retry: Retry): void {
     this.#waiting.push(retry);
   }
@@ -188,15 +194,22 @@ export class ChunkPool {
     this.#unmapSmall();
   }
 
-  /** Newcomers queue behind those who wait, unless they are being woken. */
+  /** Newcomers queue behind those who wait, and so does who has had its turn. */
   get #queued(): boolean {
-    return this.#waiting.length > 0 && !this.#waking;
+    return this.#waking ? this.#granted && this.#waiting.length > 1 : this.#waiting.length > 0;
   }
 
   #wake(): void {
     this.#wakeScheduled = false;
     this.#waking = true;
-    while (this.#waiting.length > 0 && this.#waiting[0]()) this.#waiting.shift();
+    for (let retry = this.#waiting.at(0); retry !== undefined; retry = this.#waiting.at(0)) {
+      this.#granted = false;
+      const done = retry();
+      // It needs more than there is, and stays first.
+      if (!done && !this.#granted) break;
+      this.#waiting.shift();
+      if (!done) this.#waiting.push(retry);
+    }
     this.#waking = false;
   }
 

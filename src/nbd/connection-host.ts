@@ -3,7 +3,7 @@ import type { ChunkPool } from './chunk-pool.js';
 import type { Connection } from './connection.js';
 import type { Counters } from './counters.js';
 import type { ExportSource, NbdClient } from './exports.js';
-import type { NbdLimits } from './nbd-limits.js';
+import type { NbdLimits, Share } from './nbd-limits.js';
 import type { Transport } from './transport.js';
 import type { Turns } from './turns.js';
 
@@ -18,6 +18,8 @@ export interface ConnectionHost {
   /** What there is for this client. Asked once it is known who it is. */
   exportsFor(client: NbdClient): ExportSource;
   readonly limits: NbdLimits;
+  /** Of each connection. */
+  readonly share: Share;
   readonly pool: ChunkPool;
   readonly counters: Counters;
   readonly log: Logger;

@@ -12,7 +12,7 @@ import type { ConnectionHost } from './connection-host.js';
 import type { Counters } from './counters.js';
 import type { ExportSource, NbdClient } from './exports.js';
 import { Handshake } from './handshake.js';
-import type { NbdLimits } from './nbd-limits.js';
+import type { NbdLimits, Share } from './nbd-limits.js';
 import type { NegotiationHost, Outcome, TlsMode } from './negotiation.js';
 import type { PeerIdentity } from './peer-identity.js';
 import { ReceiveBuffer } from './receive-buffer.js';
@@ -59,6 +59,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
   #inLine = false;
   #waitingForMemory = false;
   #retrying = false;
+  #requestsSeen = 0;
   #detach: (() => void) | undefined;
 
   constructor(host: ConnectionHost, transport: Transport, id: number) {
@@ -71,7 +72,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.output = new ReplyBuffer(host.pool);
     this.#transport = transport;
     const now = host.monotonic();
-    this.#sends = new SendWatch(now, this.limits.sendStallMs);
+    this.#sends = new SendWatch(now, this.limits.sendStallMs, this.limits.sendBytesPerSecond);
     this.#receives = new ReceiveWatch(now);
     this.#deadline = now + this.limits.handshakeMs;
     transport.events = this;
@@ -102,6 +103,14 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     return this.#session?.inFlight ?? 0;
   }
 
+  /** Whether it has had requests since the last call, or has some in flight. */
+  hasWorked(): boolean {
+    const { requests = 0, inFlight = 0 } = this.#session ?? {};
+    const worked = inFlight > 0 || requests !== this.#requestsSeen;
+    this.#requestsSeen = requests;
+    return worked;
+  }
+
   /** Answers what is in flight, refuses what comes, then closes. */
   dismiss(reason: string): void {
     if (this.#state !== 'serving' || this.#session === undefined) {
@@ -125,8 +134,8 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
       return;
     }
     const unsentBytes = this.output.unsentBytes + this.#transport.unflushedBytes;
-    if (this.#sends.isStalled(now, unsentBytes, this.pool.short)) {
-      this.#drop('the client does not take its replies');
+    if (this.#sends.isSlow(now, unsentBytes, this.pool.short)) {
+      this.#drop('the client does not take its replies, or too slowly');
       return;
     }
     this.input.shrink();
@@ -217,8 +226,12 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.pool.wait(() => this.#memoryIsBack());
   }
 
-  whenUnsentAtMost(bytes: number): Promise<void> | undefined {
-    if (!this.open || this.output.unsentBytes <= bytes) return undefined;
+  get share(): Share {
+    return this.#host.share;
+  }
+
+  whenPendingAtMost(bytes: number): Promise<void> | undefined {
+    if (!this.open || this.output.pendingBytes <= bytes) return undefined;
     return this.#sends.whenAtMost(bytes);
   }
 
@@ -248,7 +261,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
   }
 
   #receive(): void {
-    const count = this.input.fill(this.#transport);
+    const count = this.input.fill(this.#transport, this.share.bytesPerTurn);
     if (count === WOULD_BLOCK) return;
     if (count < 0) {
       this.close();
@@ -371,7 +384,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.input.rest();
     if (this.pool.short) this.input.shrink();
     this.output.rest();
-    this.#sends.wake(this.output.unsentBytes);
+    this.#sends.wake(this.output.pendingBytes);
     if (this.#leaving !== undefined && this.inFlight === 0 && this.output.unsentBytes === 0) this.#leave();
     // What held it up has gone with this very flush: no event will come to say so. Others get their turn first.
     if (this.#paused) this.#goOnLater();
@@ -412,14 +425,14 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
 
   #flush(): void {
     if (this.output.unsentBytes === 0 || this.#socketFull) return;
-    const sent = this.output.flush(this.#transport);
+    const sent = this.output.flush(this.#transport, this.share.bytesPerTurn);
     if (sent < 0) {
       this.close();
       return;
     }
-    // What is left waits for the socket to say that it has room: asking it before is a wasted call.
+    // What is left waits for the socket to say that it has room: asking it before is a wasted call, or not our turn.
     this.#socketFull = this.output.unsentBytes > 0;
-    if (sent > 0) this.#sends.progress();
+    this.#sends.progress(sent);
   }
 
   #memoryIsBack(): boolean {

@@ -1,4 +1,5 @@
 /** A long READ that is answered in one chunk or not at all: its memory is taken at once, its pieces read in turn. */
+import { setImmediate } from 'node:timers/promises';
 import { ARENA_CHUNK_BYTES, BLOCK_BYTES } from '../base/limits.js';
 import type { Chunk } from './chunk-pool.js';
 import type { Session } from './session.js';
@@ -44,17 +45,30 @@ function layOut(request: Request, chunks: readonly Chunk[], header: number): Pie
   return pieces;
 }
 
+/** What the device does at once is done in steps too, so that others get their turn between them. */
 async function readAll(session: Session, pieces: readonly Piece[]): Promise<void> {
   for (const { chunk, at, offset, length } of pieces) {
-    await session.device.read(chunk.arena, at, offset, length);
+    for (let done = 0; done < length; ) {
+      if (offset + done > pieces[0].offset) await setImmediate();
+      if (!session.host.open) return;
+      const step = pieceLength(offset + done, length - done, session.host.share.pieceBytes);
+      await session.device.read(chunk.arena, at + done, offset + done, step);
+      done += step;
+    }
   }
+}
+
+/** At most `bytesMax`, ending on a block boundary unless it is the last. */
+export function pieceLength(offset: number, left: number, bytesMax: number): number {
+  if (left <= bytesMax) return left;
+  return bytesMax - ((offset + bytesMax) % BLOCK_BYTES);
 }
 
 function queue(session: Session, request: Request, pieces: readonly Piece[], header: number): void {
   const first = pieces[0];
   const start = first.at - header;
   session.replies.header(first.chunk, start, request, true, request.offset, request.length);
-  session.output.commit(first.chunk, start, header + first.length);
-  for (const { chunk, at, length } of pieces.slice(1)) session.output.commit(chunk, at, length);
+  session.output.enqueue(first.chunk, start, header + first.length);
+  for (const { chunk, at, length } of pieces.slice(1)) session.output.enqueue(chunk, at, length);
   session.counters.bytesRead += request.length;
 }

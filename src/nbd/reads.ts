@@ -7,14 +7,13 @@ import {
   BLOCK_BYTES,
   HOLE_READ_BYTES_MIN,
   READ_PIECE_BYTES,
-  REPLY_BYTES_UNSENT_MAX,
   SEND_EARLY_BYTES,
   SMALL_CHUNK_BYTES,
 } from '../base/limits.js';
 import type { MaybePromise } from '../device/block-device.js';
 import type { Chunk } from './chunk-pool.js';
 import { wireErrorOf } from './errno.js';
-import { gatherRead } from './gather-read.js';
+import { gatherRead, pieceLength } from './gather-read.js';
 import type { Session } from './session.js';
 import { CommandFlag } from './wire/constants.js';
 import type { Request } from './wire/request.js';
@@ -29,16 +28,24 @@ export function startRead(session: Session, request: Request): boolean {
     else session.replies.ok(request);
     return true;
   }
-  if (!whole && (length > READ_PIECE_BYTES || hasHoles(session, offset, length))) {
-    const own = { ...request };
-    // A stream has one piece under way at a time, so that is what it counts for.
-    session.track(streamRead(session, own), READ_PIECE_BYTES, undefined, (error) => {
-      if (error !== undefined) session.fail(own, error);
-    });
+  const pieceBytes = whole ? READ_PIECE_BYTES : session.host.share.pieceBytes;
+  if (!whole && (length > pieceBytes || hasHoles(session, offset, length))) {
+    startStream(session, request);
     return true;
   }
-  if (length > READ_PIECE_BYTES) return gatherRead(session, request);
-  return readPiece(session, request, offset, length, true, false) !== SHORT_OF_MEMORY;
+  if (length > pieceBytes) return gatherRead(session, request);
+  if (readPiece(session, request, offset, length, true, false) !== SHORT_OF_MEMORY) return true;
+  if (whole) return false;
+  startStream(session, request);
+  return true;
+}
+
+/** A stream has one piece under way at a time, so that is what it counts for. */
+function startStream(session: Session, request: Request): void {
+  const own = { ...request };
+  session.track(streamRead(session, own), session.host.share.pieceBytes, undefined, (error) => {
+    if (error !== undefined) session.fail(own, error);
+  });
 }
 
 const SHORT_OF_MEMORY = 'short of memory';
@@ -103,11 +110,16 @@ function finishLater(
 ): Promise<boolean> {
   return new Promise((resolve) => {
     session.track(result, length, chunk, (error) => {
+      const { output, replies } = session;
+      const total = replies.headerBytes + length;
       resolve(error === undefined);
-      if (error !== undefined) return session.fail(request, error);
-      if (!session.host.open) return;
-      session.replies.header(chunk, at, request, done, offset, length);
-      session.output.commit(chunk, at, session.replies.headerBytes + length);
+      if (error !== undefined || !session.host.open) {
+        output.unreserve(chunk, at, total);
+        if (error !== undefined) session.fail(request, error);
+        return;
+      }
+      replies.header(chunk, at, request, done, offset, length);
+      output.commit(chunk, at, total);
       session.counters.bytesRead += length;
     });
   });
@@ -124,7 +136,7 @@ async function streamRead(session: Session, request: Request): Promise<void> {
   let short = false;
   while (at < end) {
     // Room that is there is used at once: after an await another stream may have taken it.
-    const room = host.whenUnsentAtMost(short ? 0 : REPLY_BYTES_UNSENT_MAX);
+    const room = host.whenPendingAtMost(short ? 0 : host.share.bytesUnsent);
     if (room !== undefined) {
       await room;
       continue;
@@ -137,7 +149,7 @@ async function streamRead(session: Session, request: Request): Promise<void> {
       at += extent.length;
       continue;
     }
-    const length = pieceLength(at, extent.length, short ? SHORT_PIECE_BYTES : READ_PIECE_BYTES);
+    const length = pieceLength(at, extent.length, short ? SHORT_PIECE_BYTES : host.share.pieceBytes);
     const result = readPiece(session, request, at, length, at + length === end, short);
     if (result === SHORT_OF_MEMORY) {
       short = true;
@@ -166,10 +178,4 @@ function nextExtent(
     session.fail(request, wireErrorOf(error));
     return undefined;
   }
-}
-
-/** At most `bytesMax`, ending on a block boundary unless it is the last. */
-function pieceLength(offset: number, left: number, bytesMax: number): number {
-  if (left <= bytesMax) return left;
-  return bytesMax - ((offset + bytesMax) % BLOCK_BYTES);
 }

@@ -46,10 +46,10 @@ export class ReceiveBuffer {
     this.#start += count;
   }
 
-  /** Receives once: bytes, 0 at the end, WOULD_BLOCK, or another -errno. */
-  fill(transport: Transport): number {
+  /** Receives once, up to `bytesMax`: bytes, 0 at the end, WOULD_BLOCK, or another -errno. */
+  fill(transport: Transport, bytesMax: number): number {
     const chunk = this.#roomy();
-    const room = Math.min(chunk.end - this.#end, RECEIVE_BYTES_MAX);
+    const room = Math.min(chunk.end - this.#end, RECEIVE_BYTES_MAX, bytesMax);
     const count = transport.receive(chunk, this.#end, room);
     if (count > 0) {
       this.#end += count;

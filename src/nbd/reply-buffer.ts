@@ -25,6 +25,7 @@ export class ReplyBuffer {
   #chunk: Chunk | undefined;
   #next = 0;
   #unsentBytes = 0;
+  #reservedBytes = 0;
 
   constructor(pool: ChunkPool) {
     this.#pool = pool;
@@ -32,6 +33,11 @@ export class ReplyBuffer {
 
   get unsentBytes(): number {
     return this.#unsentBytes;
+  }
+
+  /** What is unsent, and what is being filled. */
+  get pendingBytes(): number {
+    return this.#unsentBytes + this.#reservedBytes;
   }
 
   /** Most bytes that one reservation can have. */
@@ -51,6 +57,7 @@ export class ReplyBuffer {
     }
     const at = this.#next;
     this.#next += bytes;
+    this.#reservedBytes += bytes;
     return at;
   }
 
@@ -60,13 +67,20 @@ export class ReplyBuffer {
     return this.#chunk;
   }
 
-  /** Takes the latest reservation back, if it is still the latest. */
+  /** Gives a reservation up; its room is used again if it is still the latest. */
   unreserve(chunk: Chunk, offset: number, length: number): void {
+    this.#reservedBytes -= length;
     if (this.#chunk === chunk && this.#next === offset + length) this.#next = offset;
   }
 
   /** Queues bytes that were reserved. */
   commit(chunk: Chunk, offset: number, length: number): void {
+    this.#reservedBytes -= length;
+    this.enqueue(chunk, offset, length);
+  }
+
+  /** Queues bytes of a chunk that somebody else has taken. */
+  enqueue(chunk: Chunk, offset: number, length: number): void {
     const last = this.#entries.length > this.#head ? this.#entries[this.#entries.length - 1] : undefined;
     if (last !== undefined && last.chunk === chunk && last.offset + last.length === offset) {
       last.length += length;
@@ -87,14 +101,15 @@ export class ReplyBuffer {
     }
   }
 
-  /** Sends what the transport takes. Returns the bytes sent, or -errno (never WOULD_BLOCK). */
-  flush(transport: Transport): number {
+  /** Sends what the transport takes, up to `bytesMax`. Returns the bytes sent, or -errno (never WOULD_BLOCK). */
+  flush(transport: Transport, bytesMax: number): number {
     let total = 0;
-    while (this.#unsentBytes > 0) {
+    while (this.#unsentBytes > 0 && total < bytesMax) {
       batch.clear();
       for (let i = this.#head; i < this.#entries.length && !batch.full; i++) {
         const { chunk, offset, length } = this.#entries[i];
-        batch.add(chunk, offset, length);
+        const room = bytesMax - total - batch.bytes;
+        if (room > 0) batch.add(chunk, offset, Math.min(length, room));
       }
       const sent = transport.send(batch);
       if (sent === WOULD_BLOCK) break;

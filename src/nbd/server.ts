@@ -9,7 +9,7 @@ import type { ConnectionHost, TlsUpgrade } from './connection-host.js';
 import { type CommandName, Counters } from './counters.js';
 import type { ExportSource, NbdClient } from './exports.js';
 import { type ListenAddress, Listener } from './listener.js';
-import { DEFAULT_NBD_LIMITS, type NbdLimits } from './nbd-limits.js';
+import { DEFAULT_NBD_LIMITS, type NbdLimits, type Share, shareOf } from './nbd-limits.js';
 import type { PeerIdentity } from './peer-identity.js';
 import type { Transport } from './transport.js';
 import { Turns } from './turns.js';
@@ -61,6 +61,9 @@ export class NbdServer implements ConnectionHost {
   readonly #clock: Clock;
   readonly #listeners = new Set<Listener>();
   readonly #connections = new Set<Connection>();
+  readonly #alone: Share;
+  readonly #among: Share;
+  #share: Share;
   #nextId = 1;
   #sweep: Timer | undefined;
   #trimAt = 0;
@@ -75,6 +78,9 @@ export class NbdServer implements ConnectionHost {
     this.#clock = options.clock;
     this.limits = { ...DEFAULT_NBD_LIMITS, ...options.limits };
     this.pool = new ChunkPool(this.limits.bytesInFlightTotal);
+    this.#alone = shareOf(this.limits, true);
+    this.#among = shareOf(this.limits, false);
+    this.#share = this.#alone;
   }
 
   /** Starts to accept connections; returns the address, with the port that was taken. */
@@ -133,6 +139,11 @@ export class NbdServer implements ConnectionHost {
 
   // For connections.
 
+  /** Of one that works alone until the sweep has seen another one at work. */
+  get share(): Share {
+    return this.#share;
+  }
+
   get shuttingDown(): boolean {
     return this.#stopping !== undefined;
   }
@@ -177,7 +188,12 @@ export class NbdServer implements ConnectionHost {
 
   #tick(): void {
     const now = this.#clock.monotonic();
-    for (const connection of [...this.#connections]) connection.tick(now);
+    let workers = 0;
+    for (const connection of [...this.#connections]) {
+      if (connection.hasWorked()) workers += 1;
+      connection.tick(now);
+    }
+    this.#share = workers > 1 ? this.#among : this.#alone;
     if (now >= this.#trimAt) {
       this.pool.trim();
       this.#trimAt = now + TRIM_MS;

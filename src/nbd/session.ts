@@ -4,14 +4,14 @@
  * whatever order that is.
  */
 import { SealbdError } from '../base/errors.js';
-import { PAYLOAD_DRAIN_BYTES_MAX, REPLY_BYTES_UNSENT_MAX } from '../base/limits.js';
+import { PAYLOAD_DRAIN_BYTES_MAX } from '../base/limits.js';
 import type { BlockDevice, MaybePromise } from '../device/block-device.js';
 import { answerBlockStatus } from './block-status.js';
 import type { Chunk, ChunkPool } from './chunk-pool.js';
 import type { Counters } from './counters.js';
 import { type WireError, wireErrorOf } from './errno.js';
 import { IncomingWrite } from './incoming-write.js';
-import type { NbdLimits } from './nbd-limits.js';
+import type { NbdLimits, Share } from './nbd-limits.js';
 import type { Negotiated } from './negotiation.js';
 import { startRead } from './reads.js';
 import type { ReceiveBuffer } from './receive-buffer.js';
@@ -36,8 +36,10 @@ export interface SessionHost {
   kick(): void;
   /** Calls `kick` once memory is back. */
   waitForMemory(): void;
-  /** Undefined where that is so now; else resolves when so much or less is unsent, or the connection closed. */
-  whenUnsentAtMost(bytes: number): Promise<void> | undefined;
+  /** What this connection may keep busy now. */
+  readonly share: Share;
+  /** Undefined where that is so now; else resolves when so much or less is unsent or being read, or the connection closed. */
+  whenPendingAtMost(bytes: number): Promise<void> | undefined;
 }
 
 /**
@@ -100,10 +102,11 @@ export class Session {
 
   /** Room for one more request. */
   get roomy(): boolean {
+    const { bytesInFlight, bytesUnsent } = this.host.share;
     return (
       this.#inFlight < this.#limits.requestsInFlight &&
-      this.#bytesInFlight < this.#limits.bytesInFlight &&
-      this.output.unsentBytes < REPLY_BYTES_UNSENT_MAX
+      this.#bytesInFlight < bytesInFlight &&
+      this.output.unsentBytes < bytesUnsent
     );
   }
 

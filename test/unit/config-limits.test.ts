@@ -17,6 +17,7 @@ describe('[limits]', () => {
       connections = 10
       handshake_timeout = "2s"
       send_stall = "3s"
+      send_rate = "2K"
       receive_stall = "4s"
       idle_timeout = "5m"
       requests_in_flight = 6
@@ -26,6 +27,7 @@ describe('[limits]', () => {
       connections: 10,
       handshakeMs: 2000,
       sendStallMs: 3000,
+      sendBytesPerSecond: 2048,
       receiveStallMs: 4000,
       idleMs: 300_000,
       requestsInFlight: 6,

@@ -1,3 +1,4 @@
+/** The memory of the server: what is wiped when, what is given back, and who gets what comes back. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Chunk, ChunkPool } from '../../src/nbd/chunk-pool.js';
 
@@ -82,6 +83,61 @@ describe('trimming a chunk pool', () => {
     pool.trim();
     expect(pool.stats().bytes).toBe(0);
     expect(pool.takeSmall(false)).toBeDefined();
+    pool.close();
+  });
+});
+
+describe('waiting for chunks', () => {
+  /** Takes `wanted` chunks, one after the other, as a client does with that many requests. */
+  function client(pool: ChunkPool, wanted: number, atOnce = 1): { held: Chunk[] } {
+    const held: Chunk[] = [];
+    const ask = () => {
+      while (held.length < wanted) {
+        const chunks = pool.takeMany(atOnce);
+        if (chunks === undefined) return false;
+        held.push(...chunks);
+      }
+      return true;
+    };
+    if (!ask()) pool.wait(ask);
+    return { held };
+  }
+
+  async function giveBack(chunks: Chunk[], count: number): Promise<void> {
+    for (const chunk of chunks.splice(0, count)) chunk.release();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  it('who wants many has no more of what comes back than who wants few', async () => {
+    const pool = new ChunkPool();
+    const all: Chunk[] = [];
+    for (let chunk = pool.takeLarge(); chunk !== undefined; chunk = pool.takeLarge()) all.push(chunk);
+    const greedy = client(pool, 20);
+    const polite = [client(pool, 2), client(pool, 1)];
+    await giveBack(all, 6);
+    expect(polite.map(({ held }) => held.length)).toEqual([2, 1]);
+    expect(greedy.held.length).toBe(3);
+    for (const { held } of polite) await giveBack(held, held.length);
+    expect(greedy.held.length).toBe(6);
+    await giveBack(all, all.length);
+    await giveBack(greedy.held, 6);
+    expect(pool.stats()).toMatchObject({ largeUsed: greedy.held.length, waiting: 0 });
+    await giveBack(greedy.held, greedy.held.length);
+    pool.close();
+  });
+
+  it('who wants many at once has its turn when there are as many, before those who came later', async () => {
+    const pool = new ChunkPool();
+    const all: Chunk[] = [];
+    for (let chunk = pool.takeLarge(); chunk !== undefined; chunk = pool.takeLarge()) all.push(chunk);
+    const large = client(pool, 16, 16);
+    const later = client(pool, 1);
+    await giveBack(all, 15);
+    expect([large.held.length, later.held.length]).toEqual([0, 0]);
+    await giveBack(all, 2);
+    expect([large.held.length, later.held.length]).toEqual([16, 1]);
+    for (const held of [all, large.held, later.held]) await giveBack(held, held.length);
+    expect(pool.stats()).toMatchObject({ largeUsed: 0, waiting: 0 });
     pool.close();
   });
 });
