@@ -22,6 +22,8 @@ const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
   nbdkit: ['--version'],
   'qemu-nbd': ['--version'],
   openssl: ['version'],
+  perf: ['--version'],
+  strace: ['--version'],
 };
 
 export function gatherConditions(root: string, directory: string): Conditions {

@@ -20,6 +20,7 @@ const TITLES: Readonly<Record<string, string>> = {
   nbd: 'Over NBD',
   rotation: 'Re-encryption beside clients',
   fairness: 'A small client beside a greedy one',
+  profile: 'Where processor time goes',
   backup: 'Backup and restore',
 };
 

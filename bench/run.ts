@@ -32,6 +32,7 @@ const GROUPS: Readonly<Record<string, { readonly file: string; readonly timeoutM
   growth: { file: 'growth/growth.js', timeoutMs: 60 * MINUTE_MS },
   rotation: { file: 'nbd/rotation.js', timeoutMs: 30 * MINUTE_MS },
   fairness: { file: 'nbd/fairness.js', timeoutMs: 15 * MINUTE_MS },
+  profile: { file: 'nbd/profile.js', timeoutMs: 30 * MINUTE_MS },
   backup: { file: 'volume/backup.js', timeoutMs: 15 * MINUTE_MS },
 };
 

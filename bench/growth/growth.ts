@@ -8,7 +8,7 @@ import { Programs } from '../nbd/processes.js';
 import { isInstalled } from '../nbd/servers.js';
 import type { GroupOptions, GroupResult } from '../result.js';
 import { curveTable, summaryTable } from './curve.js';
-import { loadCurves } from './load-curves.js';
+import { loadCurves, REST_MS } from './load-curves.js';
 import { mapCurves } from './map-curves.js';
 import { fullnessCurve, type Steady, steadyState, steadyTable, windowTable } from './steady-state.js';
 
@@ -38,6 +38,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
       steady.push(await steadyState({ place, fullness, windowMs, windowsMax }));
     }
     const fixedMib = (load.residentBytes - load.mapBytes) / MIB;
+    const loadedMib = (load.loadedBytes - load.mapBytes) / MIB;
     const curves = [...maps.curves, ...load.curves, fullnessCurve(steady)];
     return {
       notes: [
@@ -45,7 +46,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
         'Volume size and mapped data: synthetic maps of single blocks all over the volume, opened by the engine itself, each in a process of its own; look-ups are answers to BLOCK_STATUS about one block, and a checkpoint follows 10,000 random writes.',
         `Queue depth, connections and request size: one daemon with its defaults and an aes-256-gcm volume of ${sizeBytes / MIB} MiB, full, ${rounds} round(s) of ${trialMs} ms, medians.`,
         `Steady state: 4 KiB random writes at QD32 in windows of ${windowMs} ms, at most ${windowsMax}, until four in a row differ by no more than 10 % and the data was overwritten twice; then three more, each followed by one on a volume just made. Write amplification is what compaction moved beside what was written.`,
-        'Resident memory: the fixed part is that of the daemon after all of the load above, less its map; the rest is the slope of a line through the processes with synthetic maps.',
+        `Resident memory: the fixed part is that of the daemon ${REST_MS / 1000} s after all of the load above, less its map, and the line above it the same in the instant when the last request ended; the rest is the slope of a line through the processes with synthetic maps.`,
       ],
       tables: [
         summaryTable(curves),
@@ -57,6 +58,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
           ],
           rows: [
             { what: 'daemon with one empty volume, MiB', value: load.startedBytes / MIB },
+            { what: 'with what requests under way need, MiB', value: loadedMib },
             { what: 'fixed part, MiB', value: fixedMib },
             { what: 'each mapped block of 4 KiB, bytes', value: maps.bytesPerBlock },
           ],

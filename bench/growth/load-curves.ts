@@ -8,6 +8,8 @@ import { type Place, startSealbd } from '../nbd/servers.js';
 import type { Curve, Point } from './curve.js';
 
 const FILL_TIMEOUT_MS = 240_000;
+/** What only requests under way need is given back within a few seconds. */
+export const REST_MS = 10_000;
 const KIB = 1024;
 const MIB = KIB * KIB;
 
@@ -64,7 +66,9 @@ export interface LoadCurves {
   readonly curves: readonly Curve[];
   /** The daemon's resident memory with one empty volume. */
   readonly startedBytes: number;
-  /** The same once all of that has been through it. */
+  /** The same in the instant when the last of that load ended. */
+  readonly loadedBytes: number;
+  /** The same at rest, REST_MS later. */
   readonly residentBytes: number;
   /** What its map holds of that. */
   readonly mapBytes: number;
@@ -103,9 +107,11 @@ export async function loadCurves(
         rates.set(point, [...(rates.get(point) ?? []), figures]);
       }
     }
+    const loadedBytes = server.usage().residentBytes;
+    await new Promise((resolve) => setTimeout(resolve, REST_MS));
     const { residentBytes } = server.usage();
     const mapBytes = await server.metric('sealbd_volume_map_memory_bytes');
-    return { curves: curvesOf(points, rates), startedBytes, residentBytes, mapBytes };
+    return { curves: curvesOf(points, rates), startedBytes, loadedBytes, residentBytes, mapBytes };
   } finally {
     await server.stop();
   }

@@ -26,6 +26,7 @@ export interface Usage {
 export interface Server {
   readonly name: string;
   readonly uri: string;
+  readonly pid: number;
   /** Of the process; throws where it has ended. */
   usage(): Usage;
   stop(): Promise<void>;
@@ -153,6 +154,7 @@ export function serverOf(
   return {
     name,
     uri,
+    pid: child.pid!,
     usage() {
       if (child.exitCode !== null || child.signalCode !== null) {
         throw new Error(`${name} ended with ${child.signalCode ?? `exit code ${child.exitCode}`}`);
