@@ -18,6 +18,7 @@ import {
 } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { withSocketPath } from '../base/socket-path.js';
+import { Admission } from './admission.js';
 import type { AdminBackend } from './backend.js';
 import { errorBody, statusOf } from './errors.js';
 import { addRoutes } from './routes.js';
@@ -148,11 +149,17 @@ function makeApp(
   });
   app.server.maxConnections = ADMIN_CONNECTIONS_MAX;
   if (token !== undefined) {
+    const admission = new Admission();
+    app.server.on('connection', (socket: Socket) => admission.enter(socket));
     app.addHook('onRequest', async (request, reply) => {
-      if (tokenMatches(request.headers.authorization, token)) return;
+      if (tokenMatches(request.headers.authorization, token)) {
+        admission.prove(request.raw.socket);
+        return;
+      }
       log.warn({ from: request.ip, url: request.routeOptions.url }, 'admin request without the right token');
       await reply
         .code(401)
+        .header('connection', 'close')
         .send(errorBody('EPERM', 'the admin address needs the header Authorization: Bearer TOKEN'));
     });
   }

@@ -48,6 +48,10 @@ export const LIST_ENTRIES_PER_TURN_MAX = 32;
 export const HANDSHAKES_PER_TURN_MAX = 8;
 export const EXPORT_NAME_BYTES_MAX = 4096;
 export const CONNECTIONS_MAX = 1024;
+/** What one address may have of them, and what this machine may, whose users all have the same one; but always so many. */
+export const CONNECTIONS_SHARE_OF_ADDRESS = 1 / 4;
+export const CONNECTIONS_SHARE_OF_LOOPBACK = 3 / 4;
+export const CONNECTIONS_PER_ADDRESS_MIN = 16;
 export const REQUEST_BYTES_MAX = 32 * MiB;
 export const REQUEST_BYTES_PREFERRED = 4096;
 export const REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX = 256;
@@ -188,6 +192,9 @@ export const AUDIT_PENDING_BYTES_MAX = 4 * MiB;
 // Administration.
 export const ADMIN_BODY_BYTES_MAX = 4 * MiB;
 export const ADMIN_CONNECTIONS_MAX = 64;
+/** Of these, on TCP, that have not shown the token; and how long they have to. */
+export const ADMIN_UNPROVEN_MAX = 16;
+export const ADMIN_TOKEN_TIMEOUT_MS = 10_000;
 export const ADMIN_REQUEST_TIMEOUT_MS = 10_000;
 export const VOLUMES_MAX = 4096;
 export const JOBS_RUNNING_MAX = 64;

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import * as bounds from '../base/limits.js';
 import { formatDuration, formatSize } from '../base/units.js';
-import { DEFAULT_NBD_LIMITS, type NbdLimits } from '../nbd/nbd-limits.js';
+import { DEFAULT_NBD_LIMITS, type NbdLimits, placeLimits } from '../nbd/nbd-limits.js';
 import { durationWithin, sizeWithin } from './config-fields.js';
 
 const MiB = 2 ** 20;
@@ -13,6 +13,7 @@ const TOTAL_BYTES_MAX = 16 * 1024 * MiB;
 
 export const limitsSchema = z.strictObject({
   connections: z.int().min(1).max(bounds.CONNECTIONS_MAX).optional(),
+  connections_per_address: z.int().min(1).max(bounds.CONNECTIONS_MAX).optional(),
   handshake_timeout: durationWithin(1000, 600_000).optional(),
   send_stall: durationWithin(1000, 24 * HOUR_MS).optional(),
   /** A second; "0" for any. */
@@ -28,6 +29,7 @@ export const limitsSchema = z.strictObject({
 export function nbdLimits(file: z.infer<typeof limitsSchema> = {}): NbdLimits {
   return {
     connections: file.connections ?? DEFAULT_NBD_LIMITS.connections,
+    connectionsPerAddress: file.connections_per_address ?? DEFAULT_NBD_LIMITS.connectionsPerAddress,
     handshakeMs: file.handshake_timeout ?? DEFAULT_NBD_LIMITS.handshakeMs,
     sendStallMs: file.send_stall ?? DEFAULT_NBD_LIMITS.sendStallMs,
     sendBytesPerSecond: file.send_rate ?? DEFAULT_NBD_LIMITS.sendBytesPerSecond,
@@ -51,8 +53,12 @@ export interface LimitRow {
 export function limitRows(nbd: NbdLimits, mapBytesMax: number): LimitRow[] {
   const row = (limit: string, value: string, setting?: string): LimitRow => ({ limit, value, setting });
   const { idleMs } = nbd;
+  const places = placeLimits(nbd);
   return [
     row('connections', String(nbd.connections), 'limits.connections'),
+    row('connections of one address', String(places.connectionsPerAddress), 'limits.connections_per_address'),
+    row('the same from this machine', String(places.connectionsOfLoopback), 'limits.connections_per_address'),
+    row('handshakes of one address at once', 'half of that'),
     row('handshake, TLS included', formatDuration(nbd.handshakeMs), 'limits.handshake_timeout'),
     row('options of one handshake', String(bounds.OPTIONS_PER_HANDSHAKE_MAX)),
     row('lists of one handshake', String(bounds.LISTS_PER_HANDSHAKE_MAX)),
@@ -93,6 +99,8 @@ export function limitRows(nbd: NbdLimits, mapBytesMax: number): LimitRow[] {
     row('a name', '64'),
     row('memory of one block map', formatSize(mapBytesMax), 'tuning.map_memory_max'),
     row('admin connections', String(bounds.ADMIN_CONNECTIONS_MAX)),
+    row('the same without the token, on TCP', String(bounds.ADMIN_UNPROVEN_MAX)),
+    row('time to show the token', formatDuration(bounds.ADMIN_TOKEN_TIMEOUT_MS)),
     row('an admin request', formatSize(bounds.ADMIN_BODY_BYTES_MAX)),
     row('time for an admin request', formatDuration(bounds.ADMIN_REQUEST_TIMEOUT_MS)),
     row('jobs at once', String(bounds.JOBS_RUNNING_MAX)),

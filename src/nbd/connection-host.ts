@@ -30,5 +30,7 @@ export interface ConnectionHost {
   monotonic(): number;
   /** A client is gone from its device, and nothing is in flight for it any more. */
   departed(): void;
+  /** The handshake is over. */
+  served(connection: Connection): void;
   closed(connection: Connection): void;
 }

@@ -124,6 +124,11 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.kick();
   }
 
+  /** Leaves at once: it is still in the handshake, and somebody else begins one. */
+  makeRoom(): void {
+    this.#drop('a newer connection of its address has its place');
+  }
+
   tick(now: number): void {
     if (this.#state === 'handshake' && now > this.#deadline) {
       this.#drop('the handshake took too long');
@@ -335,6 +340,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
       case 'transmit':
         this.#session = new Session(this, outcome.negotiated);
         this.#state = 'serving';
+        this.#host.served(this);
         return;
       case 'starttls':
         this.#startTls();

@@ -9,7 +9,7 @@ export class Counters {
   /** Requests that were answered with an error. */
   errors = 0;
   accepted = 0;
-  /** Connections refused because CONNECTIONS_MAX were open. */
+  /** Connections refused because there was no place for them. */
   refused = 0;
   /** Connections dropped for what the client did or failed to do. */
   dropped = 0;

@@ -3,6 +3,9 @@ import {
   BYTES_IN_FLIGHT_PER_CONNECTION_MAX,
   BYTES_IN_FLIGHT_TOTAL_MAX,
   CONNECTIONS_MAX,
+  CONNECTIONS_PER_ADDRESS_MIN,
+  CONNECTIONS_SHARE_OF_ADDRESS,
+  CONNECTIONS_SHARE_OF_LOOPBACK,
   HANDSHAKE_TIMEOUT_MS,
   READ_PIECE_BYTES,
   RECEIVE_STALL_MS,
@@ -14,10 +17,13 @@ import {
   SHARED_BYTES_PER_TURN,
   SHARED_REPLY_BYTES_UNSENT_MAX,
 } from '../base/limits.js';
+import type { PlaceLimits } from './places.js';
 
 export interface NbdLimits {
   /** At once; one more is closed. */
   readonly connections: number;
+  /** Of one address; undefined for a share of `connections`, which is larger for loopback. */
+  readonly connectionsPerAddress: number | undefined;
   /** From the connection to the end of the negotiation, TLS included. */
   readonly handshakeMs: number;
   /** A client that takes its replies slower than `sendBytesPerSecond` for so long is dropped. */
@@ -38,6 +44,7 @@ export interface NbdLimits {
 
 export const DEFAULT_NBD_LIMITS: NbdLimits = {
   connections: CONNECTIONS_MAX,
+  connectionsPerAddress: undefined,
   handshakeMs: HANDSHAKE_TIMEOUT_MS,
   sendStallMs: SEND_STALL_MS,
   sendBytesPerSecond: SEND_BYTES_PER_SECOND_MIN,
@@ -47,6 +54,19 @@ export const DEFAULT_NBD_LIMITS: NbdLimits = {
   bytesInFlight: BYTES_IN_FLIGHT_PER_CONNECTION_MAX,
   bytesInFlightTotal: BYTES_IN_FLIGHT_TOTAL_MAX,
 };
+
+export function placeLimits({ connections, connectionsPerAddress }: NbdLimits): PlaceLimits {
+  const share = (of: number): number =>
+    Math.min(
+      connections,
+      connectionsPerAddress ?? Math.max(CONNECTIONS_PER_ADDRESS_MIN, Math.ceil(connections * of)),
+    );
+  return {
+    connections,
+    connectionsPerAddress: share(CONNECTIONS_SHARE_OF_ADDRESS),
+    connectionsOfLoopback: share(CONNECTIONS_SHARE_OF_LOOPBACK),
+  };
+}
 
 /** How much of the server one connection may keep busy at a time: what others wait for when they ask for little. */
 export interface Share {

@@ -9,8 +9,9 @@ import type { ConnectionHost, TlsUpgrade } from './connection-host.js';
 import { type CommandName, Counters } from './counters.js';
 import type { ExportSource, NbdClient } from './exports.js';
 import { type ListenAddress, Listener } from './listener.js';
-import { DEFAULT_NBD_LIMITS, type NbdLimits, type Share, shareOf } from './nbd-limits.js';
+import { DEFAULT_NBD_LIMITS, type NbdLimits, placeLimits, type Share, shareOf } from './nbd-limits.js';
 import type { PeerIdentity } from './peer-identity.js';
+import { type Place, Places } from './places.js';
 import type { Transport } from './transport.js';
 import { Turns } from './turns.js';
 
@@ -60,7 +61,8 @@ export class NbdServer implements ConnectionHost {
   readonly tls: TlsUpgrade | undefined;
   readonly #clock: Clock;
   readonly #listeners = new Set<Listener>();
-  readonly #connections = new Set<Connection>();
+  readonly #connections = new Map<Connection, Place>();
+  readonly #places: Places;
   readonly #alone: Share;
   readonly #among: Share;
   #share: Share;
@@ -78,6 +80,7 @@ export class NbdServer implements ConnectionHost {
     this.#clock = options.clock;
     this.limits = { ...DEFAULT_NBD_LIMITS, ...options.limits };
     this.pool = new ChunkPool(this.limits.bytesInFlightTotal);
+    this.#places = new Places(placeLimits(this.limits));
     this.#alone = shareOf(this.limits, true);
     this.#among = shareOf(this.limits, false);
     this.#share = this.#alone;
@@ -104,7 +107,7 @@ export class NbdServer implements ConnectionHost {
   }
 
   clients(): NbdClientInfo[] {
-    return [...this.#connections].map(({ id, peer, exportName, identity, inFlight }) => ({
+    return [...this.#connections.keys()].map(({ id, peer, exportName, identity, inFlight }) => ({
       id,
       peer,
       exportName,
@@ -162,13 +165,19 @@ export class NbdServer implements ConnectionHost {
     });
   }
 
+  served(connection: Connection): void {
+    this.#connections.get(connection)?.settle();
+  }
+
   closed(connection: Connection): void {
+    this.#connections.get(connection)?.leave();
     this.#connections.delete(connection);
     if (this.#connections.size === 0) this.#onEmpty?.();
   }
 
   #adopt(transport: Transport): void {
-    if (this.#connections.size >= this.limits.connections || this.shuttingDown) {
+    const place = this.shuttingDown ? undefined : this.#places.take(transport.peer);
+    if (place === undefined) {
       this.counters.refused += 1;
       transport.close();
       return;
@@ -177,9 +186,11 @@ export class NbdServer implements ConnectionHost {
     this.#sweep ??= this.#clock.setTimeout(() => this.#tick(), SWEEP_MS);
     try {
       const connection = new Connection(this, transport, this.#nextId++);
-      this.#connections.add(connection);
+      place.pushOut = () => connection.makeRoom();
+      this.#connections.set(connection, place);
       connection.start();
     } catch (error) {
+      place.leave();
       // Out of memory, most likely: this client has to come again, and nobody else notices.
       this.log.error({ peer: transport.peer, error: messageOf(error) }, 'cannot serve a connection');
       transport.close();
@@ -189,7 +200,7 @@ export class NbdServer implements ConnectionHost {
   #tick(): void {
     const now = this.#clock.monotonic();
     let workers = 0;
-    for (const connection of [...this.#connections]) {
+    for (const connection of [...this.#connections.keys()]) {
       if (connection.hasWorked()) workers += 1;
       connection.tick(now);
     }
@@ -209,10 +220,10 @@ export class NbdServer implements ConnectionHost {
     const empty = new Promise<void>((resolve) => {
       this.#onEmpty = resolve;
     });
-    for (const connection of [...this.#connections]) connection.dismiss('the server is shutting down');
+    for (const connection of [...this.#connections.keys()]) connection.dismiss('the server is shutting down');
     if (this.#connections.size > 0) {
       const deadline = this.#clock.setTimeout(() => {
-        for (const connection of [...this.#connections]) connection.close();
+        for (const connection of [...this.#connections.keys()]) connection.close();
       }, deadlineMs);
       await empty;
       deadline.cancel();

@@ -15,6 +15,7 @@ describe('[limits]', () => {
   it('sets each of them, and nothing else', () => {
     const text = `[limits]
       connections = 10
+      connections_per_address = 9
       handshake_timeout = "2s"
       send_stall = "3s"
       send_rate = "2K"
@@ -25,6 +26,7 @@ describe('[limits]', () => {
       bytes_in_flight_total = "512M"`;
     expect(resolved(text)).toEqual({
       connections: 10,
+      connectionsPerAddress: 9,
       handshakeMs: 2000,
       sendStallMs: 3000,
       sendBytesPerSecond: 2048,

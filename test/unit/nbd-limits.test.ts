@@ -1,7 +1,9 @@
 /** Memory, slots and time stay bounded, whatever clients do. */
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   ARENA_CHUNK_BYTES,
+  CONNECTIONS_MAX,
   HANDSHAKE_TIMEOUT_MS,
   HANDSHAKES_PER_TURN_MAX,
   LARGE_CHUNKS_MAX,
@@ -21,6 +23,7 @@ import { viewOf } from '../../src/nbd/wire/bytes.js';
 import { Command, CommandFlag, Errno, Option, REQUEST_HEADER_BYTES } from '../../src/nbd/wire/constants.js';
 import { encodeOption } from '../../src/nbd/wire/option.js';
 import { encodeRequest } from '../../src/nbd/wire/request.js';
+import { temporaryDirectory } from '../support/key-fixtures.js';
 import { exportsOf, MemoryDevice } from '../support/memory-device.js';
 import { RawClient } from '../support/nbd-raw-client.js';
 import { eventually, startTestServer, type TestServer } from '../support/nbd-test-server.js';
@@ -74,6 +77,8 @@ async function slowReader(requests: number, flags = 0): Promise<RawClient> {
 
 describe('the handshake', () => {
   it('500 connections that never speak cost no buffer, do not disturb, and are dropped in time', async () => {
+    await test.stop();
+    test = await startTestServer([disk], { clock, limits: { connectionsPerAddress: CONNECTIONS_MAX } });
     for (let i = 0; i < 500; i++) await connect();
     await eventually(() => test.server.stats().connections === 500, 'all are accepted');
     expect(test.server.stats().memory).toMatchObject({ smallUsed: 0, largeUsed: 0 });
@@ -156,6 +161,32 @@ describe('connections', () => {
     await first.close();
     await eventually(() => test.server.stats().connections === 2, 'the slot is back');
     expect((await (await serving()).readAt(0, 512)).error).toBe(Errno.OK);
+  });
+
+  it('of one address leave places for others, and its handshakes leave some to those behind it', async () => {
+    await test.stop();
+    test = await startTestServer([disk], { limits: { connections: 8, connectionsPerAddress: 6 } });
+    const own = await test.server.listen({
+      kind: 'unix',
+      path: join(temporaryDirectory(), 's'),
+      mode: 0o600,
+    });
+    const first = await serving();
+    const second = await serving();
+    const silent: RawClient[] = [];
+    for (let i = 0; i < 6; i++) silent.push(await connect());
+    // Half of the six may be in the handshake: each that comes has the place of the oldest one.
+    await Promise.all(silent.slice(0, 3).map(({ closed }) => closed));
+    expect(silent.slice(3).some(({ isClosed }) => isClosed)).toBe(false);
+    for (let i = 0; i < 4; i++) expect((await (await serving()).readAt(0, 512)).error).toBe(Errno.OK);
+    const seventh = await connect();
+    await seventh.closed;
+    expect(test.server.stats()).toMatchObject({ connections: 6, refused: 1 });
+    expect(first.isClosed || second.isClosed).toBe(false);
+    // A unix socket has no address.
+    const other = await RawClient.serving(own, 'disk');
+    clients.push(other);
+    expect((await other.readAt(0, 512)).error).toBe(Errno.OK);
   });
 
   it('that break at any point give their slot, their memory and their device back', async () => {

@@ -1,0 +1,68 @@
+/** Who has no token can't keep out who has it. */
+import { request } from 'node:http';
+import { connect, type Socket } from 'node:net';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import type { AdminBackend } from '../../src/admin/backend.js';
+import { type AdminListener, listenTcp } from '../../src/admin/server.js';
+import { ADMIN_CONNECTIONS_MAX, ADMIN_UNPROVEN_MAX } from '../../src/base/limits.js';
+import { nullLogger } from '../../src/base/log.js';
+
+const TOKEN = 'a-token-of-some-length';
+let listener: AdminListener;
+let port: number;
+const sockets: Socket[] = [];
+
+beforeEach(async () => {
+  // No route is called, so nothing is asked of it.
+  listener = await listenTcp('127.0.0.1', 0, TOKEN, undefined, {} as AdminBackend, nullLogger);
+  port = Number(new URL(listener.address).port);
+});
+
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+  await listener.close();
+});
+
+function silent(): Promise<Socket> {
+  const socket = connect(port, '127.0.0.1');
+  socket.on('error', () => undefined);
+  sockets.push(socket);
+  return new Promise((resolve) => socket.once('connect', () => resolve(socket)));
+}
+
+function ask(token: string): Promise<{ status: number | undefined; connection: string | undefined }> {
+  const where = { port, host: '127.0.0.1', path: '/nothing', agent: false, timeout: 3000 };
+  return new Promise((resolve, reject) => {
+    const outgoing = request({ ...where, headers: { authorization: `Bearer ${token}` } }, (incoming) => {
+      incoming.resume();
+      resolve({ status: incoming.statusCode, connection: incoming.headers.connection });
+    });
+    outgoing.on('error', reject);
+    outgoing.on('timeout', () => outgoing.destroy(new Error('no answer')));
+    outgoing.end();
+  });
+}
+
+it('connections that show no token make room for newer ones', async () => {
+  const all: Socket[] = [];
+  for (let i = 0; i < 2 * ADMIN_CONNECTIONS_MAX; i++) all.push(await silent());
+  expect((await ask(TOKEN)).status).toBe(404);
+  await expect.poll(() => all.filter(({ closed }) => !closed).length).toBe(ADMIN_UNPROVEN_MAX - 1);
+  expect(all.at(-1)?.closed).toBe(false);
+});
+
+it('a connection that showed it is not pushed out, and one with the wrong one is closed', async () => {
+  const proven = await silent();
+  let answers = '';
+  proven.setEncoding('utf8').on('data', (text: string) => {
+    answers += text;
+  });
+  const get = `GET /nothing HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${TOKEN}\r\n\r\n`;
+  proven.write(get);
+  await expect.poll(() => answers).toContain('404');
+  for (let i = 0; i < 2 * ADMIN_UNPROVEN_MAX; i++) await silent();
+  answers = '';
+  proven.write(get);
+  await expect.poll(() => answers).toContain('404');
+  expect(await ask('wrong')).toEqual({ status: 401, connection: 'close' });
+});
