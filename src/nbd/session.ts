@@ -185,7 +185,8 @@ export class Session {
   #count(request: Request): void {
     this.requests += 1;
     this.counters.count(request.type);
-    this.input.consume(REQUEST_HEADER_BYTES);
+    // An early reply may have found out that the client is gone: its input went with it.
+    if (this.host.open) this.input.consume(REQUEST_HEADER_BYTES);
   }
 
   #startWrite(request: Request, error: WireError | undefined): Progress | undefined {

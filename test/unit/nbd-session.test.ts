@@ -387,6 +387,22 @@ describe('a device that completes later', () => {
     await client.closed;
   });
 
+  it('a client that leaves while it is sent an early reply is gone, and nothing else', async () => {
+    await client.writeAt(0, Buffer.alloc(MiB, 1));
+    const leaving = client;
+    disk.fault = (operation) => {
+      if (operation === 'read') leaving.socket.resetAndDestroy();
+      return undefined;
+    };
+    // Each is sent before the next is looked at.
+    for (let i = 0; i < 4; i++) leaving.send(Command.READ, 0, MiB / 2);
+    await leaving.closed;
+    await eventually(() => test.server.stats().connections === 0, 'the server has noticed');
+    expect(test.log.filter(({ level }) => level === 'error')).toEqual([]);
+    client = await RawClient.serving(test.address, 'disk');
+    await expectInStep();
+  });
+
   it('a client that shuts its sending side still gets its answers', async () => {
     disk.delay = () => new Promise<void>((resolve) => setTimeout(resolve, 50));
     const cookie = client.send(Command.READ, 0, 4096);
