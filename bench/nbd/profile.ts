@@ -1,5 +1,5 @@
 /**
- * Where the processor time of large requests goes, and how many system calls they take: sealbd beside nbdkit's plaintext,
+ * Where the processor time of requests goes, and how many system calls they take: sealbd beside nbdkit,
  * sampled by perf and counted by strace in trials of their own. It says what a target that is not reached is bound by.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -9,8 +9,8 @@ import { FIO_MISSING, type Figures, fill, measureWorkload, readAll } from '../..
 import { median } from '../../src/cli/bench/statistics.js';
 import { type Workload, workloadNamed } from '../../src/cli/bench/workloads.js';
 import { progress, runGroup } from '../group.js';
-import type { GroupOptions, GroupResult, Table } from '../result.js';
-import { availablePeers, PLAIN_BAR } from './peers.js';
+import { type GroupOptions, type GroupResult, NOT_INSTALLED, type Table } from '../result.js';
+import { availablePeers, NBDKIT_LUKS, PLAIN_BAR } from './peers.js';
 import { Programs, run } from './processes.js';
 import { callsOf, NEEDED_NAMES, PART_NAMES, sharesOf } from './samples.js';
 import { isInstalled, type Place, type Server, startSealbd } from './servers.js';
@@ -30,7 +30,9 @@ const WRITE = '1 MiB sequential write, QD8';
 const READ = '1 MiB sequential read, QD8';
 const SCATTERED = '1 MiB sequential read after random writes, QD8';
 const SCATTER = '4 KiB random write, QD32';
-const PROFILED = [WRITE, READ, SCATTERED] as const;
+/** In this order: the random writes before the last one are no good for a sequential read. */
+const PROFILED = [WRITE, READ, '4 KiB random read, QD32', SCATTER, SCATTERED] as const;
+const PEERS = [PLAIN_BAR, NBDKIT_LUKS];
 
 interface Profile {
   readonly workload: string;
@@ -99,7 +101,6 @@ async function profile(place: Place, server: Server, timeMs: number): Promise<Pr
   const options = { uri: server.uri, sizeBytes: place.sizeBytes, signal: place.programs.signal };
   const profiles: Profile[] = [];
   for (const name of PROFILED) {
-    if (name === SCATTERED) await measureWorkload(options, workloadNamed(SCATTER), timeMs);
     await readAll(options, FILL_TIMEOUT_MS);
     const workload = workloadNamed(name);
     const sampled = await sample(place, server, workload, timeMs);
@@ -108,52 +109,42 @@ async function profile(place: Place, server: Server, timeMs: number): Promise<Pr
   return profiles;
 }
 
-interface Column {
-  readonly key: string;
-  readonly label: string;
-  readonly profiles: readonly Profile[];
-}
-
-function columnsOf(profiles: readonly Profile[]): Column[] {
-  const short = { [WRITE]: 'write', [READ]: 'read', [SCATTERED]: 'read after random writes' };
+function tablesOf(workload: string, profiles: readonly Profile[]): Table[] {
   const servers = [...new Set(profiles.map(({ server }) => server))];
-  return PROFILED.flatMap((workload) =>
-    servers.map((server) => ({
-      key: `${workload}, ${server}`,
-      label: `${short[workload]}: ${server}`,
-      profiles: profiles.filter((each) => each.workload === workload && each.server === server),
-    })),
-  );
-}
-
-const row = (what: string, columns: readonly Column[], of: (profile: Profile) => number) => ({
-  what,
-  ...Object.fromEntries(columns.map(({ key, profiles }) => [key, median(profiles.map(of))])),
-});
-
-function tableOf(title: string, digits: number, columns: readonly Column[], rows: Table['rows']): Table {
-  const figures = columns.map(({ key, label }) => ({ key, label, digits }));
-  return { title, columns: [{ key: 'what', label: 'what' }, ...figures], rows };
-}
-
-function tablesOf(profiles: readonly Profile[]): Table[] {
-  const columns = columnsOf(profiles);
+  const columns = [
+    { key: 'what', label: 'what' },
+    ...servers.map((server) => ({ key: server, label: server, digits: 1 })),
+  ];
+  const row = (what: string, of: (profile: Profile) => number) => ({
+    what,
+    ...Object.fromEntries(
+      servers.map((server) => [server, median(profiles.filter((each) => each.server === server).map(of))]),
+    ),
+  });
   const sum = ({ parts }: Profile, names: readonly string[]): number =>
     names.reduce((total, name) => total + parts.get(name)!, 0);
-  const names = [...new Set(profiles.flatMap(({ calls }) => [...calls.keys()]))].filter((name) =>
-    profiles.some(({ calls }) => (calls.get(name) ?? 0) >= CALLS_MIN),
-  );
+  const calls = [...new Set(profiles.flatMap((each) => [...each.calls.keys()]))]
+    .filter((name) => profiles.some((each) => (each.calls.get(name) ?? 0) >= CALLS_MIN))
+    .sort();
   return [
-    tableOf('Where the processor time goes, µs a MiB', 0, columns, [
-      ...PART_NAMES.map((name) => row(name, columns, ({ parts }) => parts.get(name)!)),
-      row('all of the server', columns, (each) => sum(each, PART_NAMES)),
-      row('of that, sockets, files and cipher', columns, (each) => sum(each, NEEDED_NAMES)),
-      row('client', columns, ({ clientUs }) => clientUs),
-    ]),
-    tableOf('System calls a MiB', 2, columns, [
-      ...names.sort().map((name) => row(name, columns, ({ calls }) => calls.get(name) ?? 0)),
-      row('all', columns, ({ calls }) => [...calls.values()].reduce((total, each) => total + each, 0)),
-    ]),
+    {
+      title: `${workload}: processor time, µs a MiB`,
+      columns,
+      rows: [
+        ...PART_NAMES.map((name) => row(name, ({ parts }) => parts.get(name)!)),
+        row('all of the server', (each) => sum(each, PART_NAMES)),
+        row('of that, sockets, files and cipher', (each) => sum(each, NEEDED_NAMES)),
+        row('client', ({ clientUs }) => clientUs),
+      ],
+    },
+    {
+      title: `${workload}: system calls a MiB`,
+      columns: columns.map((column) => ({ ...column, digits: 2 })),
+      rows: [
+        ...calls.map((name) => row(name, (each) => each.calls.get(name) ?? 0)),
+        row('all', (each) => [...each.calls.values()].reduce((total, count) => total + count, 0)),
+      ],
+    },
   ];
 }
 
@@ -161,8 +152,9 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
   if (!isInstalled('fio')) throw new Error(FIO_MISSING);
   const missing = ['perf', 'strace'].filter((name) => !isInstalled(name));
   if (missing.length > 0)
-    return { notes: [`Not measured: ${missing.join(' and ')} not installed.`], tables: [] };
-  const bar = availablePeers().peers.filter(({ name }) => name === PLAIN_BAR);
+    return { notes: [`Not measured: ${missing.join(' and ')} ${NOT_INSTALLED}.`], tables: [] };
+  const peers = availablePeers().peers.filter(({ name }) => PEERS.includes(name));
+  const absent = PEERS.filter((name) => !peers.some((peer) => peer.name === name));
   const directory = mkdtempSync(join(options.directory, 'sealbd-bench-'));
   const programs = new Programs();
   process.once('exit', () => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
@@ -173,7 +165,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
   const profiles: Profile[] = [];
   try {
     servers.push(await startSealbd(place, 'sealbd', 'aes-256-gcm', ''));
-    for (const peer of bar) servers.push(await peer.start(place));
+    for (const peer of peers) servers.push(await peer.start(place));
     for (const { uri } of servers)
       await fill({ uri, sizeBytes: place.sizeBytes, signal: programs.signal }, true, FILL_TIMEOUT_MS);
     for (let round = 1; round <= rounds; round++) {
@@ -187,11 +179,16 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
   return {
     notes: [
       `Volumes of ${place.sizeBytes / MIB} MiB, in the page cache; medians of ${rounds} round(s). perf takes ${SAMPLES_PER_SECOND} samples a second of every thread of the server; their shares of its processor time, which the kernel counted in the same trial, are given for each MiB that the client moved. perf itself takes part of the machine: compare columns, not with other tables.`,
-      'A sample belongs to the first part whose functions are on its stack. `file: write` holds the allocation of pages and extents, `socket: send` on loopback much of what the receiver gets. `program` is JavaScript, its runtime and libuv, or the code of the other server.',
+      'A sample belongs to the first part whose functions are on its stack. `file: write` holds the allocation of pages and extents, `socket: send` on loopback much of what the receiver gets. `program` is JavaScript, its runtime and libuv, or the code of the other server, its cipher included.',
       'strace counts in trials of their own, which it slows down: a server that waits more often makes more calls that wait.',
-      ...(bar.length === 0 ? [`${PLAIN_BAR} is not installed.`] : []),
+      ...absent.map((name) => `${name}: ${NOT_INSTALLED}.`),
     ],
-    tables: tablesOf(profiles),
+    tables: PROFILED.flatMap((name) =>
+      tablesOf(
+        name,
+        profiles.filter(({ workload }) => workload === name),
+      ),
+    ),
   };
 }
 
