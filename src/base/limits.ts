@@ -108,9 +108,10 @@ export const LARGE_CHUNKS_IDLE_MAX = 32;
 // TLS.
 /** What one connection may have on its way through TLS, each way, before it is not read from or written to. */
 export const TLS_BYTES_MAX = 256 * KiB;
-/** The same while all of them together have more than TLS_BYTES_TOTAL_MAX: the payload of one record. */
+/** The same while memory is short: the payload of one record. */
 export const TLS_BYTES_SHORT_MAX = 16 * KiB;
-export const TLS_BYTES_TOTAL_MAX = 64 * MiB;
+/** What all of them together may have before it is: this part of the memory for large chunks, out of which it comes. */
+export const LENT_SHARE_MAX = 1 / 4;
 /** What each record costs beside its bytes, in what is counted: a client may send them with a byte each. */
 export const TLS_RECORD_COST_BYTES = 256;
 /** Files of certificates, keys and pre-shared keys. */
@@ -130,6 +131,8 @@ export const KEY_STRING_BYTES_MAX = 8192;
 /** Bounds what the parameters of an imported key file can make scrypt allocate. */
 export const SCRYPT_MEMORY_BYTES_MAX = 1024 * MiB;
 export const CONFIG_BYTES_MAX = MiB;
+/** Files of a store that are read and replaced as a whole. */
+export const SMALL_FILE_BYTES_MAX = MiB;
 
 // Backups (docs/FORMAT.md).
 export const MANIFEST_BYTES_MAX = MiB;
@@ -137,7 +140,7 @@ export const MANIFEST_BYTES_MAX = MiB;
 export const BACKUPS_PER_CHAIN_MAX = 1024;
 /** The index of a backup: 2 KiB and some for each segment. */
 export const BACKUP_INDEX_BYTES_MAX = 1024 * MiB;
-/** Backups that a daemon remembers, for `key usage`. */
+/** Backups that a daemon remembers, for `key usage`; fewer where their file would be longer than SMALL_FILE_BYTES_MAX. */
 export const KNOWN_BACKUPS_MAX = 1024;
 /** Data files that are copied side by side. */
 export const BACKUP_LANES = 2;

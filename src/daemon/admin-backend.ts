@@ -345,6 +345,7 @@ function nbdMetrics(stats: NbdServerStats): NbdMetrics {
   const totals = { bytesRead, bytesWritten, errors, accepted, refused, dropped };
   const amounts = {
     memoryBytes: memory.bytes,
+    tlsMemoryBytes: memory.lentBytes,
     smallChunksUsed: memory.smallUsed,
     largeChunksUsed: memory.largeUsed,
     waitingForMemory: memory.waiting,

@@ -7,8 +7,11 @@ import { durationWithin, sizeWithin } from './config-fields.js';
 
 const MiB = 2 ** 20;
 const HOUR_MS = 3_600_000;
-/** A request of the largest length must find room beside the small buffers. */
-const TOTAL_BYTES_MIN = 128 * MiB;
+/**
+ * A request of the largest length must find room beside the small buffers, and beside what TLS may have at most: its part, and
+ * 16 KiB each way of each connection.
+ */
+const TOTAL_BYTES_MIN = 160 * MiB;
 const TOTAL_BYTES_MAX = 16 * 1024 * MiB;
 
 export const limitsSchema = z.strictObject({
@@ -79,7 +82,7 @@ export function limitRows(nbd: NbdLimits, mapBytesMax: number): LimitRow[] {
       'limits.bytes_in_flight_total',
     ),
     row('bytes within TLS, a connection and way', formatSize(bounds.TLS_BYTES_MAX)),
-    row('bytes within TLS, all connections', formatSize(bounds.TLS_BYTES_TOTAL_MAX)),
+    row('the same while memory is short', formatSize(bounds.TLS_BYTES_SHORT_MAX)),
     row('replies not taken, or not at the rate', formatDuration(nbd.sendStallMs), 'limits.send_stall'),
     row('the rate, a second', formatSize(nbd.sendBytesPerSecond), 'limits.send_rate'),
     row(

@@ -9,6 +9,7 @@ import {
   ARENA_CHUNK_BYTES,
   BYTES_IN_FLIGHT_TOTAL_MAX,
   LARGE_CHUNKS_IDLE_MAX,
+  LENT_SHARE_MAX,
   SMALL_CHUNK_BYTES,
   SMALL_CHUNKS_MAX,
 } from '../base/limits.js';
@@ -63,6 +64,8 @@ export interface ChunkPoolStats {
   readonly largeUsed: number;
   readonly smallUsed: number;
   readonly bytes: number;
+  /** Beside these, but within the same bound. */
+  readonly lentBytes: number;
   readonly waiting: number;
 }
 
@@ -71,7 +74,9 @@ export class ChunkPool {
   readonly #smallFree: Chunk[] = [];
   readonly #largeFree: Chunk[] = [];
   readonly #waiting: Retry[] = [];
-  readonly #largeMax: number;
+  /** For large chunks, and what is lent. */
+  readonly #largeBytesMax: number;
+  #lentBytes = 0;
   #arenas = 0;
   #smallUsed = 0;
   #largeUsed = 0;
@@ -87,8 +92,7 @@ export class ChunkPool {
 
   /** `bytesMax`, without what small chunks may take beside, is for large ones. */
   constructor(bytesMax: number = BYTES_IN_FLIGHT_TOTAL_MAX) {
-    const forLarge = bytesMax - SMALL_CHUNKS_MAX * SMALL_CHUNK_BYTES;
-    this.#largeMax = Math.floor(forLarge / ARENA_CHUNK_BYTES);
+    this.#largeBytesMax = bytesMax - SMALL_CHUNKS_MAX * SMALL_CHUNK_BYTES;
   }
 
   /**
@@ -113,7 +117,7 @@ export class ChunkPool {
 
   /** `count` large chunks, or none. */
   takeMany(count: number): Chunk[] | undefined {
-    if (this.#largeUsed + count > this.#largeMax || this.#queued) return undefined;
+    if (this.#largeBytes + count * ARENA_CHUNK_BYTES > this.#largeBytesMax || this.#queued) return undefined;
     const chunks: Chunk[] = [];
     try {
       while (chunks.length < count) chunks.push(this.#grantLarge());
@@ -159,10 +163,32 @@ export class ChunkPool {
       this.#smallFree.push(chunk);
       if (this.#closed) this.#unmapSmall();
     }
-    if (this.#waiting.length > 0 && !this.#wakeScheduled) {
-      this.#wakeScheduled = true;
-      queueMicrotask(() => this.#wake());
-    }
+    this.#wakeSoon();
+  }
+
+  /** Counts memory that is no chunk, such as what a library holds of a connection's bytes; less than 0 for what came back. */
+  lend(bytes: number): void {
+    this.#lentBytes += bytes;
+    if (bytes < 0) this.#wakeSoon();
+  }
+
+  /** False where whoever has such memory should make do with little. */
+  get mayLend(): boolean {
+    return (
+      this.#lentBytes < this.#largeBytesMax * LENT_SHARE_MAX &&
+      this.#largeBytes < this.#largeBytesMax &&
+      this.#waiting.length === 0
+    );
+  }
+
+  get #largeBytes(): number {
+    return this.#largeUsed * ARENA_CHUNK_BYTES + this.#lentBytes;
+  }
+
+  #wakeSoon(): void {
+    if (this.#waiting.length === 0 || this.#wakeScheduled) return;
+    this.#wakeScheduled = true;
+    queueMicrotask(() => this.#wake());
   }
 
   /** Gives the kernel back what was not in use since the last call. Memory that is taken again is slower the first time. */
@@ -183,8 +209,13 @@ export class ChunkPool {
   }
 
   stats(): ChunkPoolStats {
-    const bytes = this.#arenas * ARENA_CHUNK_BYTES;
-    return { largeUsed: this.#largeUsed, smallUsed: this.#smallUsed, bytes, waiting: this.#waiting.length };
+    return {
+      largeUsed: this.#largeUsed,
+      smallUsed: this.#smallUsed,
+      bytes: this.#arenas * ARENA_CHUNK_BYTES,
+      lentBytes: this.#lentBytes,
+      waiting: this.#waiting.length,
+    };
   }
 
   /** Wipes and frees everything; chunks still held are freed as they come back. */

@@ -13,7 +13,7 @@ import type { Logger } from '../base/log.js';
 import type { ChunkPool } from './chunk-pool.js';
 import type { TlsUpgrade } from './connection-host.js';
 import { describeIdentity, type PeerIdentity } from './peer-identity.js';
-import { TlsMemory, TlsTransport } from './tls-transport.js';
+import { TlsTransport } from './tls-transport.js';
 import type { Transport } from './transport.js';
 
 export type TlsVersion = 'TLSv1.2' | 'TLSv1.3';
@@ -86,7 +86,6 @@ export class TlsServer implements TlsUpgrade {
   readonly #minVersion: TlsVersion;
   readonly #log: Logger;
   readonly #server: tls.Server;
-  readonly #memory = new TlsMemory();
   readonly #transports = new WeakMap<object, TlsTransport>();
   readonly #pskNames = new WeakMap<TLSSocket, string>();
   #credentials: TlsCredentials;
@@ -121,14 +120,9 @@ export class TlsServer implements TlsUpgrade {
     this.#credentials = credentials;
   }
 
-  /** Bytes of all connections between here and Node, both ways. */
-  get bytesUnderWay(): number {
-    return this.#memory.bytes;
-  }
-
   upgrade(transport: Transport, pool: ChunkPool): Transport {
     const raw = socketOf(transport.release());
-    const secure = new TlsTransport(raw, transport.peer, pool, this.#memory);
+    const secure = new TlsTransport(raw, transport.peer, pool);
     this.#transports.set(raw, secure);
     raw.on('error', () => secure.failed());
     raw.on('close', () => secure.failed());

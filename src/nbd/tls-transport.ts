@@ -11,23 +11,12 @@ import {
   SMALL_CHUNK_BYTES,
   TLS_BYTES_MAX,
   TLS_BYTES_SHORT_MAX,
-  TLS_BYTES_TOTAL_MAX,
   TLS_RECORD_COST_BYTES,
 } from '../base/limits.js';
 import { IO_HANGUP, IO_READABLE, IO_WRITABLE } from '../native/addon.js';
 import type { Chunk, ChunkPool } from './chunk-pool.js';
 import type { PeerIdentity } from './peer-identity.js';
 import { type SendBatch, type Transport, type TransportEvents, WOULD_BLOCK } from './transport.js';
-
-/** What the transports of one server have on its way together. */
-export class TlsMemory {
-  bytes = 0;
-
-  /** For one connection, one way. */
-  get allowance(): number {
-    return this.bytes < TLS_BYTES_TOTAL_MAX ? TLS_BYTES_MAX : TLS_BYTES_SHORT_MAX;
-  }
-}
 
 /** A write that Node has: the chunk holds its bytes until Node is done with them. */
 interface Sending {
@@ -40,7 +29,6 @@ export class TlsTransport implements Transport {
   events: TransportEvents | undefined;
   readonly #raw: Socket;
   readonly #pool: ChunkPool;
-  readonly #memory: TlsMemory;
   /** Undefined while the handshake lasts. */
   #socket: TLSSocket | undefined;
   #identity: PeerIdentity | undefined;
@@ -57,11 +45,10 @@ export class TlsTransport implements Transport {
   /** -errno once the connection is of no more use. */
   #failure = 0;
 
-  constructor(raw: Socket, peer: string, pool: ChunkPool, memory: TlsMemory) {
+  constructor(raw: Socket, peer: string, pool: ChunkPool) {
     this.#raw = raw;
     this.peer = peer;
     this.#pool = pool;
-    this.#memory = memory;
   }
 
   get identity(): PeerIdentity | undefined {
@@ -124,7 +111,7 @@ export class TlsTransport implements Transport {
       done += count;
     }
     this.#hold(-freed);
-    if (this.#socket?.isPaused() && this.#held < this.#memory.allowance) this.#socket.resume();
+    if (this.#socket?.isPaused() && this.#held < this.#allowance) this.#socket.resume();
     return done;
   }
 
@@ -136,7 +123,7 @@ export class TlsTransport implements Transport {
     if (!alone) return this.#gather(batch);
     const chunk = batch.chunkOf(0);
     chunk.retain();
-    return this.#write(chunk, first.subarray(0, this.#memory.allowance));
+    return this.#write(chunk, first.subarray(0, this.#allowance));
   }
 
   setInterest(mask: number): void {
@@ -174,19 +161,24 @@ export class TlsTransport implements Transport {
     }
     this.#received.push(bytes);
     this.#hold(bytes.length + TLS_RECORD_COST_BYTES);
-    if (this.#held >= this.#memory.allowance) this.#socket?.pause();
+    if (this.#held >= this.#allowance) this.#socket?.pause();
     this.#schedule();
+  }
+
+  /** One way. What Node holds of it comes out of the memory of the server. */
+  get #allowance(): number {
+    return this.#pool.mayLend ? TLS_BYTES_MAX : TLS_BYTES_SHORT_MAX;
   }
 
   #hold(cost: number): void {
     this.#held += cost;
-    this.#memory.bytes += cost;
+    this.#pool.lend(cost);
   }
 
   /** Many small pieces as one: each write costs a turn of the loop and a record. */
   #gather(batch: SendBatch): number {
     const chunk = this.#pool.takeSmall(true)!;
-    const room = Math.min(SMALL_CHUNK_BYTES, this.#memory.allowance);
+    const room = Math.min(SMALL_CHUNK_BYTES, this.#allowance);
     let total = 0;
     for (let i = 0; i < batch.count && total < room; i++) {
       const bytes = batch.bytesOf(i).subarray(0, room - total);
@@ -199,11 +191,11 @@ export class TlsTransport implements Transport {
   #write(chunk: Chunk, bytes: Uint8Array): number {
     const sending = { chunk, bytes: bytes.length };
     this.#sending = sending;
-    this.#memory.bytes += sending.bytes;
+    this.#pool.lend(sending.bytes);
     this.#socket?.write(bytes, (error) => {
       this.#sending = undefined;
       this.#flushed = true;
-      this.#memory.bytes -= sending.bytes;
+      this.#pool.lend(-sending.bytes);
       chunk.release();
       if (error) this.failed();
       this.#schedule();

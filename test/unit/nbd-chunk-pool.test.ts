@@ -1,5 +1,6 @@
 /** The memory of the server: what is wiped when, what is given back, and who gets what comes back. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LARGE_CHUNKS_MAX } from '../../src/base/limits.js';
 import { type Chunk, ChunkPool } from '../../src/nbd/chunk-pool.js';
 
 const SECRET = 0xa5;
@@ -138,6 +139,28 @@ describe('waiting for chunks', () => {
     expect([large.held.length, later.held.length]).toEqual([16, 1]);
     for (const held of [all, large.held, later.held]) await giveBack(held, held.length);
     expect(pool.stats()).toMatchObject({ largeUsed: 0, waiting: 0 });
+    pool.close();
+  });
+
+  it('what is lent to others comes out of the same memory, and brings who waits its turn when it comes back', async () => {
+    const CHUNK_BYTES = 2 << 20;
+    const pool = new ChunkPool();
+    expect(pool.mayLend).toBe(true);
+    pool.lend(1);
+    const all: Chunk[] = [];
+    for (let chunk = pool.takeLarge(); chunk !== undefined; chunk = pool.takeLarge()) all.push(chunk);
+    expect(all.length).toBe(LARGE_CHUNKS_MAX - 1);
+    const late = client(pool, 1);
+    expect([late.held.length, pool.mayLend]).toEqual([0, false]);
+    pool.lend(-1);
+    await giveBack([], 0);
+    expect(late.held.length).toBe(1);
+    await giveBack(late.held, 1);
+    await giveBack(all, all.length);
+    // A part of it at most, so that requests find room, whatever is lent.
+    pool.lend((LARGE_CHUNKS_MAX / 4) * CHUNK_BYTES);
+    expect(pool.mayLend).toBe(false);
+    expect(client(pool, (LARGE_CHUNKS_MAX * 3) / 4).held.length).toBe((LARGE_CHUNKS_MAX * 3) / 4);
     pool.close();
   });
 });

@@ -332,7 +332,7 @@ describe('TLS itself', () => {
     }
     expect((await polite.readAt(0, 4096)).error).toBe(Errno.OK);
     await eventually(() => test.server.stats().connections === 1, 'they are gone');
-    await eventually(() => tlsServer.bytesUnderWay === 0, 'nothing is held');
+    await eventually(() => test.server.stats().memory.lentBytes === 0, 'nothing is held');
   });
 });
 
@@ -523,15 +523,15 @@ describe('a connection under TLS', () => {
     next();
     let last = -1;
     await eventually(() => {
-      const still = tlsServer.bytesUnderWay === last;
-      last = tlsServer.bytesUnderWay;
+      const still = test.server.stats().memory.lentBytes === last;
+      last = test.server.stats().memory.lentBytes;
       return still && last > 200_000;
     }, 'the client is held up');
     // The allowance, and what one read of the socket can bring beyond it.
     expect(last).toBeLessThanOrEqual(TLS_BYTES_MAX + 4000 * (1 + TLS_RECORD_COST_BYTES));
     await client.close();
     for (const done of release) done();
-    await eventually(() => tlsServer.bytesUnderWay === 0, 'all is given back');
+    await eventually(() => test.server.stats().memory.lentBytes === 0, 'all is given back');
   });
 
   it('holds no buffer while it is silent, whatever it read before', async () => {
@@ -545,7 +545,7 @@ describe('a connection under TLS', () => {
     }
     await eventually(() => {
       const { largeUsed, smallUsed } = test.server.stats().memory;
-      return largeUsed === 0 && smallUsed === 0 && tlsServer.bytesUnderWay === 0;
+      return largeUsed === 0 && smallUsed === 0 && test.server.stats().memory.lentBytes === 0;
     }, 'nothing is held');
     expect(test.server.stats().connections).toBe(silent.length);
   });
@@ -578,7 +578,7 @@ describe('a connection under TLS', () => {
     clients.length = 0;
     await eventually(() => test.server.stats().connections === 0, 'all are gone');
     await eventually(() => descriptors() <= before, `${descriptors()} descriptors, ${before} before`);
-    expect(tlsServer.bytesUnderWay).toBe(0);
+    expect(test.server.stats().memory.lentBytes).toBe(0);
   });
 
   it('gives all memory back when it breaks off', async () => {
@@ -595,7 +595,7 @@ describe('a connection under TLS', () => {
     }
     await eventually(() => {
       const { largeUsed, smallUsed } = test.server.stats().memory;
-      return largeUsed === 0 && smallUsed === 0 && tlsServer.bytesUnderWay === 0;
+      return largeUsed === 0 && smallUsed === 0 && test.server.stats().memory.lentBytes === 0;
     }, 'nothing is held');
     expect(disk.clients).toBe(0);
   });
