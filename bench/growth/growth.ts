@@ -1,37 +1,26 @@
 /** Curves, not points: what a larger volume, more requests, more clients and more age cost. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { FIO_MISSING } from '../../src/cli/bench/fio.js';
 import { runGroup } from '../group.js';
-import { Programs } from '../nbd/processes.js';
-import { isInstalled } from '../nbd/servers.js';
+import { inPlace } from '../nbd/place.js';
 import type { GroupOptions, GroupResult } from '../result.js';
 import { curveTable, summaryTable } from './curve.js';
 import { loadCurves, REST_MS } from './load-curves.js';
 import { mapCurves } from './map-curves.js';
 import { fullnessCurve, type Steady, steadyState, steadyTable, windowTable } from './steady-state.js';
 
-const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 const MIB = 2 ** 20;
 const FULLNESS = [0.5, 0.75, 0.9];
 const FULLNESS_QUICK = [0.5, 0.9];
 const ROUNDS_MAX = 3;
 
 async function measure(options: GroupOptions): Promise<GroupResult> {
-  if (!isInstalled('fio')) throw new Error(FIO_MISSING);
   const { quick } = options;
-  const directory = mkdtempSync(join(options.directory, 'sealbd-bench-'));
-  const programs = new Programs();
-  process.once('exit', () => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
   const sizeBytes = (quick ? 64 : 1024) * MIB;
   const windowMs = quick ? 200 : 3000;
   const windowsMax = quick ? 4 : 40;
   const rounds = quick ? 1 : Math.min(options.rounds, ROUNDS_MAX);
   const trialMs = quick ? 50 : 1000;
-  try {
-    const maps = await mapCurves(programs, directory, quick);
-    const place = { programs, root: ROOT, directory, sizeBytes };
+  return inPlace(options, sizeBytes, async (place) => {
+    const maps = await mapCurves(place.programs, place.directory, quick);
     const load = await loadCurves(place, rounds, trialMs, quick);
     const steady: Steady[] = [];
     for (const fullness of quick ? FULLNESS_QUICK : FULLNESS) {
@@ -68,9 +57,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
         windowTable(steady),
       ],
     };
-  } finally {
-    await programs.end();
-  }
+  });
 }
 
 await runGroup(measure);

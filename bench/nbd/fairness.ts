@@ -2,18 +2,14 @@
  * What a client with small requests notices of one that asks for much: 4 KiB requests, one at a time, alone and beside another
  * client with 128 requests of 4 MiB under way. A trial counts only if the other client was at work during all of it.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { FIO_MISSING, type FioOptions, fill, measureWorkload } from '../../src/cli/bench/fio.js';
+import { type FioOptions, fill, measureWorkload } from '../../src/cli/bench/fio.js';
 import { median, rangeOf } from '../../src/cli/bench/statistics.js';
 import type { Workload } from '../../src/cli/bench/workloads.js';
 import { progress, runGroup } from '../group.js';
 import type { Cell, GroupOptions, GroupResult, Table } from '../result.js';
-import { Programs } from './processes.js';
-import { isInstalled, type Place, startSealbd } from './servers.js';
+import { inPlace } from './place.js';
+import { type Place, startSealbd } from './servers.js';
 
-const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 const MIB = 2 ** 20;
 const FILL_TIMEOUT_MS = 240_000;
 /** Until the greedy client is in full flow, and for so long after the end of the other one it must go on. */
@@ -110,15 +106,11 @@ function table(trials: readonly Trial[]): Table {
 }
 
 async function measure(options: GroupOptions): Promise<GroupResult> {
-  if (!isInstalled('fio')) throw new Error(FIO_MISSING);
-  const directory = mkdtempSync(join(options.directory, 'sealbd-bench-'));
-  const programs = new Programs();
-  process.once('exit', () => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
   const sizeBytes = (options.quick ? 64 : 1024) * MIB;
   const rounds = options.quick ? 1 : options.rounds;
   const timeMs = options.quick ? 100 : 2000;
-  try {
-    const trials = await measureTrials({ programs, root: ROOT, directory, sizeBytes }, rounds, timeMs);
+  return inPlace(options, sizeBytes, async (place) => {
+    const trials = await measureTrials(place, rounds, timeMs);
     return {
       notes: [
         `One aes-256-gcm volume of ${sizeBytes / MIB} MiB, full, with the daemon's defaults. Each small workload runs for ${timeMs} ms alone, and then for as long while another client has its 128 requests under way from before it begins until after it ends, or the run fails. Both clients are fio, on the same machine, and share its cores with the daemon.`,
@@ -126,9 +118,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
       ],
       tables: [table(trials), { title: 'Single trials', columns: [], rows: trials, raw: true }],
     };
-  } finally {
-    await programs.end();
-  }
+  });
 }
 
 await runGroup(measure);

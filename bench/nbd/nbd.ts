@@ -3,10 +3,8 @@
  * plaintext and with LUKS, on one medium. Trials are interleaved and repeated; what counts are ratios within a round.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { FIO_MISSING, fill, measureWorkload, readAll } from '../../src/cli/bench/fio.js';
+import { readFileSync } from 'node:fs';
+import { fill, measureWorkload, readAll } from '../../src/cli/bench/fio.js';
 import { orderOf, type Trial } from '../../src/cli/bench/trials.js';
 import { WORKLOADS, type Workload } from '../../src/cli/bench/workloads.js';
 import { TRIALS_TITLE } from '../charts.js';
@@ -14,10 +12,9 @@ import { progress, runGroup } from '../group.js';
 import type { GroupOptions, GroupResult } from '../result.js';
 import { figureTable, peerTable, penaltyTable, processorTable } from './nbd-tables.js';
 import { availablePeers, type Peer } from './peers.js';
-import { Programs } from './processes.js';
+import { inPlace } from './place.js';
 import { isInstalled, type Place, type Server, startSealbd } from './servers.js';
 
-const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 const MIB = 2 ** 20;
 /** Bounds a fill, and the reading back of it, of the slowest peer: 1 GiB at 8 MiB/s. */
 const FILL_TIMEOUT_MS = 240_000;
@@ -143,18 +140,12 @@ function assertMemory(servers: number, sizeBytes: number): void {
 }
 
 async function measure(options: GroupOptions): Promise<GroupResult> {
-  if (!isInstalled('fio')) throw new Error(FIO_MISSING);
   const { peers, missing } = availablePeers();
   const sizeBytes = (options.quick ? 32 : 1024) * MIB;
   assertMemory(peers.length + 3, sizeBytes);
-  const directory = mkdtempSync(join(options.directory, 'sealbd-bench-'));
-  const programs = new Programs();
-  // Also where a signal ends the run: servers that were killed may take a moment to let go.
-  process.once('exit', () => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
   const rounds = options.quick ? 1 : options.rounds;
   const timeMs = options.quick ? 100 : 2000;
-  try {
-    const place: Place = { programs, root: ROOT, directory, sizeBytes };
+  return inPlace(options, sizeBytes, async (place) => {
     const trials = await runRounds({ place, peers, workloads: WORKLOADS, rounds, timeMs });
     const fetched = Math.max(...trials.map(({ mediumReadBytes }) => mediumReadBytes));
     return {
@@ -179,9 +170,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
         },
       ],
     };
-  } finally {
-    await programs.end();
-  }
+  });
 }
 
 await runGroup(measure);

@@ -2,20 +2,19 @@
  * Where the processor time of requests goes, and how many system calls they take: sealbd beside nbdkit,
  * sampled by perf and counted by strace in trials of their own. It says what a target that is not reached is bound by.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { FIO_MISSING, type Figures, fill, measureWorkload, readAll } from '../../src/cli/bench/fio.js';
+import { type Figures, fill, measureWorkload, readAll } from '../../src/cli/bench/fio.js';
 import { median } from '../../src/cli/bench/statistics.js';
 import { type Workload, workloadNamed } from '../../src/cli/bench/workloads.js';
 import { progress, runGroup } from '../group.js';
 import { type GroupOptions, type GroupResult, NOT_INSTALLED, type Table } from '../result.js';
 import { availablePeers, NBDKIT_LUKS, PLAIN_BAR } from './peers.js';
-import { Programs, run } from './processes.js';
+import { inPlace } from './place.js';
+import { run } from './processes.js';
 import { callsOf, NEEDED_NAMES, PART_NAMES, sharesOf } from './samples.js';
 import { isInstalled, type Place, type Server, startSealbd } from './servers.js';
 
-const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 const MIB = 2 ** 20;
 const FILL_TIMEOUT_MS = 240_000;
 const TOOL_TIMEOUT_MS = 120_000;
@@ -109,6 +108,24 @@ async function profile(place: Place, server: Server, timeMs: number): Promise<Pr
   return profiles;
 }
 
+async function profileAll(
+  place: Place,
+  servers: readonly Server[],
+  rounds: number,
+  timeMs: number,
+): Promise<Profile[]> {
+  const { programs, sizeBytes } = place;
+  const profiles: Profile[] = [];
+  for (const { uri } of servers)
+    await fill({ uri, sizeBytes, signal: programs.signal }, true, FILL_TIMEOUT_MS);
+  for (let round = 1; round <= rounds; round++) {
+    progress(`profile: round ${round} of ${rounds}`);
+    for (const server of servers) profiles.push(...(await profile(place, server, timeMs)));
+  }
+  for (const server of servers) await server.stop();
+  return profiles;
+}
+
 function tablesOf(workload: string, profiles: readonly Profile[]): Table[] {
   const servers = [...new Set(profiles.map(({ server }) => server))];
   const columns = [
@@ -149,36 +166,22 @@ function tablesOf(workload: string, profiles: readonly Profile[]): Table[] {
 }
 
 async function measure(options: GroupOptions): Promise<GroupResult> {
-  if (!isInstalled('fio')) throw new Error(FIO_MISSING);
   const missing = ['perf', 'strace'].filter((name) => !isInstalled(name));
   if (missing.length > 0)
     return { notes: [`Not measured: ${missing.join(' and ')} ${NOT_INSTALLED}.`], tables: [] };
   const peers = availablePeers().peers.filter(({ name }) => PEERS.includes(name));
   const absent = PEERS.filter((name) => !peers.some((peer) => peer.name === name));
-  const directory = mkdtempSync(join(options.directory, 'sealbd-bench-'));
-  const programs = new Programs();
-  process.once('exit', () => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
-  const place: Place = { programs, root: ROOT, directory, sizeBytes: (options.quick ? 32 : 1024) * MIB };
+  const sizeBytes = (options.quick ? 32 : 1024) * MIB;
   const rounds = options.quick ? 1 : options.rounds;
   const timeMs = options.quick ? 200 : 3000;
-  const servers: Server[] = [];
-  const profiles: Profile[] = [];
-  try {
-    servers.push(await startSealbd(place, 'sealbd', 'aes-256-gcm', ''));
+  const profiles = await inPlace(options, sizeBytes, async (place) => {
+    const servers: Server[] = [await startSealbd(place, 'sealbd', 'aes-256-gcm', '')];
     for (const peer of peers) servers.push(await peer.start(place));
-    for (const { uri } of servers)
-      await fill({ uri, sizeBytes: place.sizeBytes, signal: programs.signal }, true, FILL_TIMEOUT_MS);
-    for (let round = 1; round <= rounds; round++) {
-      progress(`profile: round ${round} of ${rounds}`);
-      for (const server of servers) profiles.push(...(await profile(place, server, timeMs)));
-    }
-    for (const server of servers) await server.stop();
-  } finally {
-    await programs.end();
-  }
+    return profileAll(place, servers, rounds, timeMs);
+  });
   return {
     notes: [
-      `Volumes of ${place.sizeBytes / MIB} MiB, in the page cache; medians of ${rounds} round(s). perf takes ${SAMPLES_PER_SECOND} samples a second of every thread of the server; their shares of its processor time, which the kernel counted in the same trial, are given for each MiB that the client moved. perf itself takes part of the machine: compare columns, not with other tables.`,
+      `Volumes of ${sizeBytes / MIB} MiB, in the page cache; medians of ${rounds} round(s). perf takes ${SAMPLES_PER_SECOND} samples a second of every thread of the server; their shares of its processor time, which the kernel counted in the same trial, are given for each MiB that the client moved. perf itself takes part of the machine: compare columns, not with other tables.`,
       'A sample belongs to the first part whose functions are on its stack. `file: write` holds the allocation of pages and extents, `socket: send` on loopback much of what the receiver gets. `program` is JavaScript, its runtime and libuv, or the code of the other server, its cipher included.',
       'strace counts in trials of their own, which it slows down: a server that waits more often makes more calls that wait.',
       ...absent.map((name) => `${name}: ${NOT_INSTALLED}.`),

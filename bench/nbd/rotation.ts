@@ -2,24 +2,14 @@
  * What clients notice of `key rotate --reencrypt`: each workload runs on an idle volume, and again while all of the volume
  * is rewritten under a new DEK. A trial counts only if the rewriting was still under way at its end.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import {
-  FIO_MISSING,
-  type Figures,
-  type FioOptions,
-  fill,
-  measureWorkload,
-} from '../../src/cli/bench/fio.js';
+import { type Figures, type FioOptions, fill, measureWorkload } from '../../src/cli/bench/fio.js';
 import { median, rangeOf } from '../../src/cli/bench/statistics.js';
 import { type Workload, workloadNamed } from '../../src/cli/bench/workloads.js';
 import { progress, runGroup } from '../group.js';
 import type { Cell, GroupOptions, GroupResult, Table } from '../result.js';
-import { Programs } from './processes.js';
-import { isInstalled, type Place, type Sealbd, startSealbd } from './servers.js';
+import { inPlace } from './place.js';
+import { type Place, type Sealbd, startSealbd } from './servers.js';
 
-const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 const MIB = 2 ** 20;
 const JOB_POLL_MS = 100;
 const FILL_TIMEOUT_MS = 240_000;
@@ -165,16 +155,12 @@ function table(rows: readonly Workload[], trials: readonly Trial[]): Table {
 }
 
 async function measure(options: GroupOptions): Promise<GroupResult> {
-  if (!isInstalled('fio')) throw new Error(FIO_MISSING);
-  const directory = mkdtempSync(join(options.directory, 'sealbd-bench-'));
-  const programs = new Programs();
-  process.once('exit', () => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
-  const sizeBytes = (options.quick ? 256 : 2048) * MIB;
+  const sizeBytes = (options.quick ? 1024 : 2048) * MIB;
   const rows = NAMES.slice(0, options.quick ? 1 : undefined).map(workloadNamed);
   const rounds = options.quick ? 1 : options.rounds;
   const timeMs = options.quick ? 100 : 3000;
-  try {
-    const trials = await measureTrials({ programs, root: ROOT, directory, sizeBytes }, rows, rounds, timeMs);
+  return inPlace(options, sizeBytes, async (place) => {
+    const trials = await measureTrials(place, rows, rounds, timeMs);
     return {
       notes: [
         `One aes-256-gcm volume of ${sizeBytes / MIB} MiB, full, with the daemon's defaults. Each workload runs for ${timeMs} ms on the idle volume and then for as long while \`key rotate --reencrypt\` rewrites all of it (sequential writes keep to an eighth of the volume, which therefore needs no rewriting); the rewriting is at work during all of the second trial, or the run fails.`,
@@ -183,9 +169,7 @@ async function measure(options: GroupOptions): Promise<GroupResult> {
       ],
       tables: [table(rows, trials), { title: 'Single trials', columns: [], rows: trials, raw: true }],
     };
-  } finally {
-    await programs.end();
-  }
+  });
 }
 
 await runGroup(measure);

@@ -1,5 +1,4 @@
 /** What samples of a process say about where its processor time goes. */
-
 /** Frames of one sample, the innermost first, each a symbol and the object that it is in. */
 export type Stack = readonly { readonly symbol: string; readonly object: string }[];
 
