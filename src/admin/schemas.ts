@@ -151,7 +151,10 @@ export const keyUsageSchema = z.object({
       ),
     }),
   ),
-  /** Those made or restored here; `present` where they still are where they were. */
+  /**
+   * Those made or restored here; `present` where they still are where they were. Where one was not found and is not gone for sure
+   * either, `doubt` says why.
+   */
   backups: z.array(
     z.object({
       path: z.string(),
@@ -159,6 +162,7 @@ export const keyUsageSchema = z.object({
       createdAt: time,
       deks: z.array(z.int()),
       present: z.boolean(),
+      doubt: z.string().nullable(),
     }),
   ),
   safeToDelete: z.boolean(),

@@ -67,14 +67,16 @@ async function removeFiles(store: Store): Promise<void> {
 
 /**
  * Removes an unfinished backup; the marker last, so that a crash leaves what the next attempt removes. Where the manifest is
- * seen to have its name, as after a rename that failed halfway, nothing is removed: it would be a manifest of files that are gone.
+ * seen to have its name, as after a rename that failed halfway, nothing is removed, and it resolves to false: it would be a manifest
+ * of files that are gone.
  */
-export async function clearDirectory(store: Store): Promise<void> {
-  if ((await store.list()).includes(MANIFEST)) return;
+export async function clearDirectory(store: Store): Promise<boolean> {
+  if ((await store.list()).includes(MANIFEST)) return false;
   await removeFiles(store);
   await store.syncDirectory();
   await store.remove(INCOMPLETE);
   await store.syncDirectory();
+  return true;
 }
 
 /** Everything else is durable: from the rename on, this is a backup, and nothing of it may be removed. */

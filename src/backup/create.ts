@@ -43,6 +43,17 @@ export interface BaseChain {
   readonly path: string;
 }
 
+export interface BackupLedger {
+  /** The directory is claimed, and nothing is in it yet. */
+  begun(facts: VolumeFacts): Promise<void>;
+  /** The next step gives the manifest its name. */
+  complete(manifest: Manifest): Promise<void>;
+  /** The directory was cleared: there is no backup. */
+  cleared(): Promise<void>;
+  /** Nothing is done in the directory any more. */
+  ended(): void;
+}
+
 export interface CreateOptions extends Omit<CopyOptions, 'copied'> {
   readonly source: PinnedVolume;
   readonly base: BaseChain | undefined;
@@ -50,6 +61,8 @@ export interface CreateOptions extends Omit<CopyOptions, 'copied'> {
   readonly random: RandomSource;
   /** Asked twice: when the cut is there, and last of all, so that wraps are not out of date. */
   facts(): Promise<VolumeFacts>;
+  /** Learns of the backup before it is one. */
+  readonly ledger?: BackupLedger;
   onProgress(doneBytes: number, totalBytes: number): void;
   /** Lets others go first, where there are any. */
   pace(startedAt: number): Promise<void>;
@@ -71,6 +84,7 @@ export async function createBackup(options: CreateOptions): Promise<CreatedBacku
     await finishDirectory(options.to);
     return created;
   } finally {
+    options.ledger?.ended();
     await marker.close();
   }
 }
@@ -79,7 +93,8 @@ async function fillOrClear(options: CreateOptions): Promise<CreatedBackup> {
   try {
     return await fill(options);
   } catch (error) {
-    await clearDirectory(options.to).catch(() => undefined); // The next attempt clears it.
+    const isCleared = await clearDirectory(options.to).catch(() => false); // The next attempt clears it.
+    if (isCleared) await options.ledger?.cleared();
     throw error;
   }
 }
@@ -87,6 +102,7 @@ async function fillOrClear(options: CreateOptions): Promise<CreatedBackup> {
 async function fill(options: CreateOptions): Promise<CreatedBackup> {
   const { source, base, keys, random } = options;
   const before = await options.facts();
+  await options.ledger?.begun(before);
   const key = keys.get(before.dekId)!;
   if (base !== undefined) assertBase(base, before, source);
   const known = base === undefined ? new Map<number, ChainSegment>() : await chainSegments(base.chain);
@@ -118,6 +134,7 @@ async function fill(options: CreateOptions): Promise<CreatedBackup> {
     deks: neededDeks(new Set([dekId, ...entries.map((entry) => entry.dekId)]), dekId, [before.deks, deks]),
     base: base === undefined ? undefined : baseRef(base),
   };
+  await options.ledger?.complete(manifest);
   await nameManifest(options.to, encodeManifest(manifest, key));
   return { manifest, lostSlots };
 }

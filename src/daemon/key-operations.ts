@@ -96,7 +96,9 @@ export class KeyOperations {
   /** The backups that are known here. A list that can't be read may name the key. */
   async #backups(): Promise<{ found: BackupUse[]; doubts: string[] }> {
     try {
-      return { found: await this.#options.known.look(), doubts: [] };
+      const { backups, forgotten } = await this.#options.known.look();
+      const doubts = forgotten === 0 ? [] : [forgottenDoubt(forgotten)];
+      return { found: [...backups], doubts };
     } catch (error) {
       return { found: [], doubts: [`a backup may need the key: ${messageOf(error)}`] };
     }
@@ -136,6 +138,10 @@ export class KeyOperations {
   }
 }
 
+function forgottenDoubt(count: number): string {
+  return `${count} older backups were dropped from the list of those that are known here, and may need any key`;
+}
+
 function isRepointed(use: KeyUse, namedNow: string | undefined): boolean {
   return namedNow !== undefined && use.resolvedKeyId !== namedNow;
 }
@@ -169,7 +175,7 @@ function changeView(volume: string, before: DekRecord, superblock: Superblock): 
   };
 }
 
-/** One that only backups need which are not where they were is as safe to delete as it can be: the notes name them. */
+/** One that only backups need which are gone from where they were is as safe to delete as it can be: the notes name them. */
 function usageView(use: KeyUse, caveats: readonly string[], isCertain: boolean): KeyUsage {
   const volumes = use.volumes.map(({ volume, deks }) => {
     return { volume, deks: deks.map((dek) => ({ ...dek, sharedWith: [...dek.sharedWith] })) };
@@ -178,10 +184,8 @@ function usageView(use: KeyUse, caveats: readonly string[], isCertain: boolean):
     const needed = deks.filter((dek) => dek.keyUri === use.keyUri && dek.resolvedKeyId === use.resolvedKeyId);
     return { ...backup, deks: needed.map((dek) => dek.id) };
   });
-  const isNeeded = volumes.length > 0 || backups.some(({ present }) => present);
-  const gone = backups
-    .filter(({ present }) => !present)
-    .map(({ path, volume }) => `a backup of "${volume}" that was at ${path} needs it, wherever that is now`);
+  const isNeeded = volumes.length > 0 || backups.some(({ present, doubt }) => present || doubt !== null);
+  const notFound = backups.filter(({ present }) => !present).map(caveatOf);
   return {
     ...{
       keyUri: use.keyUri,
@@ -190,6 +194,13 @@ function usageView(use: KeyUse, caveats: readonly string[], isCertain: boolean):
       volumes,
       backups,
     },
-    ...{ safeToDelete: isCertain && !isNeeded, caveats: [...gone, ...caveats] },
+    ...{ safeToDelete: isCertain && !isNeeded, caveats: [...notFound, ...caveats] },
   };
+}
+
+function caveatOf({ path, volume, doubt }: KeyUsage['backups'][number]): string {
+  const which = `a backup of "${volume}"`;
+  return doubt === null
+    ? `${which} that was at ${path} needs it, wherever that is now`
+    : `${which} needs it, and whether it is at ${path} is not known: ${doubt}`;
 }

@@ -1,13 +1,12 @@
 /**
- * Backups that were made or restored here: `DIR/backups.json`, for `key usage` alone. Nothing else depends on it, so one that is
- * damaged is a doubt, and no failure.
+ * Backups that were made or restored here: `DIR/backups.json`, for `key usage` alone (docs/FORMAT.md, "Known backups"). Nothing
+ * else depends on it, so one that is damaged is a doubt, and no failure.
  */
 import { join } from 'node:path';
-import { z } from 'zod';
 import { BackupDirectory } from '../backup/backup-directory.js';
-import type { Manifest } from '../backup/manifest.js';
+import { INCOMPLETE, MANIFEST } from '../backup/names.js';
+import { type Place, placeOf, whyNotGone } from '../backup/place.js';
 import { messageOf } from '../base/errors.js';
-import { KNOWN_BACKUPS_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { formatUuid } from '../base/random.js';
 import type { DekRecord } from '../keys/dek-record.js';
@@ -15,25 +14,40 @@ import type { BackupUse } from '../keys/key-usage.js';
 import { FsStore } from '../store/fs-store.js';
 import type { Store } from '../store/store.js';
 import { createWhole } from '../store/whole-file.js';
+import {
+  decodeKnown,
+  encodeKnown,
+  type KnownBackup,
+  type KnownFile,
+  NOTHING_KNOWN,
+  oldestBeyond,
+} from './known-backups-file.js';
 
 const FILE = 'backups.json';
 
-const knownBackupSchema = z.object({
-  path: z.string(),
-  uuid: z.string(),
-  volume: z.string(),
-  volumeUuid: z.string(),
-  createdAt: z.iso.datetime(),
-  deks: z.array(
-    z.object({ id: z.int(), keyUri: z.string(), resolvedKeyId: z.string(), keyVersion: z.string() }),
-  ),
-});
-const fileSchema = z.object({ version: z.literal(1), backups: z.array(knownBackupSchema) });
-export type KnownBackup = z.infer<typeof knownBackupSchema>;
+/** What is noted of a backup. A manifest is one; of a backup that has none yet there is no `backupUuid`. */
+export interface BackupFacts {
+  readonly backupUuid: Uint8Array | undefined;
+  readonly uuid: Uint8Array;
+  readonly name: string;
+  /** Unix ms. */
+  readonly createdAt: number;
+}
+
+export interface LookedAt {
+  readonly backups: readonly BackupUse[];
+  /** How many were dropped from the list though they were not known to be gone. */
+  readonly forgotten: number;
+}
+
+type Change = (known: KnownFile) => KnownFile;
 
 export class KnownBackups {
   readonly #store: Store;
   readonly #log: Logger;
+  readonly #beingMade = new Set<string>();
+  /** What could not be written yet; it counts, and goes with the next that can. */
+  #unwritten: Change[] = [];
   #changing: Promise<void> = Promise.resolve();
 
   /** `store` is that of the data directory. */
@@ -42,55 +56,112 @@ export class KnownBackups {
     this.#log = log;
   }
 
-  /** Oldest first. Rejects where the file can't be read, or is none of ours. */
-  async list(): Promise<KnownBackup[]> {
+  /** Rejects where the file can't be read, or is none of ours. */
+  async list(): Promise<KnownFile> {
     const bytes = await this.#store.readSmall(FILE);
-    if (bytes === undefined) return [];
-    return fileSchema.parse(JSON.parse(bytes.toString('utf8'))).backups;
+    const known = bytes === undefined ? NOTHING_KNOWN : decodeKnown(bytes);
+    return this.#unwritten.reduce((before, change) => change(before), known);
   }
 
-  /** The same, with whether each is where it was. */
-  async look(): Promise<BackupUse[]> {
+  /** Where each of them is now. */
+  async look(): Promise<LookedAt> {
+    const { backups, forgotten } = await this.list();
     const uses: BackupUse[] = [];
-    for (const { path, uuid, volume, createdAt, deks } of await this.list())
-      uses.push({ path, volume, createdAt, deks, present: await isThere(path, uuid) });
-    return uses;
+    for (const known of backups) {
+      const { path, volume, createdAt, deks } = known;
+      uses.push({ path, volume, createdAt, deks, ...(await this.#whereabouts(known)) });
+    }
+    return { backups: uses, forgotten };
+  }
+
+  async #whereabouts(known: KnownBackup): Promise<Pick<BackupUse, 'present' | 'doubt'>> {
+    const { path, place, gone, uuid } = known;
+    if (await isThere(known)) return { present: true, doubt: null };
+    if (this.#beingMade.has(path)) return { present: false, doubt: 'it is being made at this moment' };
+    const isNone = gone || (uuid === null && (await isUnfinished(path)));
+    const doubt = isNone ? undefined : await whyNotGone(path, place);
+    return { present: false, doubt: doubt ?? null };
+  }
+
+  /** A backup that is to be made there, and `deks`, those that it may need. Until `ended` it is a doubt. */
+  async begun(
+    path: string,
+    facts: Omit<BackupFacts, 'backupUuid'>,
+    deks: readonly DekRecord[],
+  ): Promise<void> {
+    this.#beingMade.add(path);
+    await this.note(path, { ...facts, backupUuid: undefined }, deks);
+  }
+
+  ended(path: string): void {
+    this.#beingMade.delete(path);
   }
 
   /** `deks` are those of its whole chain. The oldest are forgotten when there are too many. A failure is no failure of the backup. */
-  note(
-    path: string,
-    { backupUuid, uuid, name, createdAt }: Manifest,
-    deks: readonly DekRecord[],
-  ): Promise<void> {
-    const entry: KnownBackup = {
-      path,
-      uuid: formatUuid(backupUuid),
-      volume: name,
-      volumeUuid: formatUuid(uuid),
-      createdAt: new Date(createdAt).toISOString(),
-      deks: deks.map(({ id, keyUri, resolvedKeyId, keyVersion }) => ({
-        id,
-        keyUri,
-        resolvedKeyId,
-        keyVersion,
-      })),
-    };
-    this.#changing = this.#changing
-      .then(() => this.#add(entry))
-      .catch((error: unknown) => {
-        this.#log.error(
-          { path: join(this.#store.path, FILE), reason: messageOf(error) },
-          'could not note a backup',
-        );
-      });
+  async note(path: string, facts: BackupFacts, deks: readonly DekRecord[]): Promise<void> {
+    const place = await placeOf(path).catch(() => undefined); // Then its absence will prove nothing.
+    const entry = entryOf(path, place, facts, deks);
+    await this.#change((known) => {
+      const { backups, forgotten } = withoutUnfinished(known, path, entry.uuid);
+      return { backups: [...backups, entry], forgotten };
+    });
+  }
+
+  /** Nothing came of the one that was to be made there; `backupUuid` where it was to have this one. */
+  dropped(path: string, backupUuid: Uint8Array | undefined): Promise<void> {
+    return this.#change((known) => withoutUnfinished(known, path, uuidOrNull(backupUuid)));
+  }
+
+  /** Before something else is put there: those that are gone from there are so for good. */
+  async leaveTo(path: string): Promise<void> {
+    // One that can't be read is a doubt already.
+    const { backups } = await this.list().catch(() => NOTHING_KNOWN);
+    const gone = new Set<string>();
+    for (const { uuid, place, path: other } of backups)
+      if (other === path && uuid !== null && (await whyNotGone(path, place)) === undefined) gone.add(uuid);
+    if (gone.size === 0) return;
+    await this.#change((known) => ({
+      ...known,
+      backups: known.backups.map((other) => {
+        return other.path === path && gone.has(other.uuid ?? '') ? { ...other, gone: true } : other;
+      }),
+    }));
+  }
+
+  #change(change: Change): Promise<void> {
+    this.#unwritten.push(change);
+    this.#changing = this.#changing.then(() => this.#write());
     return this.#changing;
   }
 
-  async #add(entry: KnownBackup): Promise<void> {
-    const others = (await this.list()).filter(({ uuid, path }) => uuid !== entry.uuid || path !== entry.path);
-    const backups = [...others, entry].slice(-KNOWN_BACKUPS_MAX);
-    await this.#replace(Buffer.from(`${JSON.stringify({ version: 1, backups }, null, 1)}\n`));
+  async #write(): Promise<void> {
+    const count = this.#unwritten.length;
+    if (count === 0) return; // Another one wrote it too.
+    try {
+      const known = await this.list();
+      await this.#replace(encodeKnown(await this.#fitting(known)));
+      this.#unwritten = this.#unwritten.slice(count);
+    } catch (error) {
+      const fields = { path: join(this.#store.path, FILE), reason: messageOf(error) };
+      this.#log.error(fields, 'could not note a backup');
+    }
+  }
+
+  /** Those that are gone leave the list first, and are not missed. */
+  async #fitting(known: KnownFile): Promise<KnownFile> {
+    let { backups, forgotten } = known;
+    let excess = oldestBeyond({ backups, forgotten });
+    if (excess === 0) return known;
+    const kept: KnownBackup[] = [];
+    for (const backup of backups) {
+      const { path, place, gone } = backup;
+      if (excess > 0 && (gone || (await whyNotGone(path, place)) === undefined)) excess -= 1;
+      else kept.push(backup);
+    }
+    backups = kept;
+    excess = oldestBeyond({ backups, forgotten });
+    forgotten += excess;
+    return { backups: backups.slice(excess), forgotten };
   }
 
   async #replace(bytes: Uint8Array): Promise<void> {
@@ -102,11 +173,55 @@ export class KnownBackups {
   }
 }
 
-async function isThere(path: string, uuid: string): Promise<boolean> {
+function entryOf(
+  path: string,
+  place: Place | undefined,
+  { backupUuid, uuid, name, createdAt }: BackupFacts,
+  deks: readonly DekRecord[],
+): KnownBackup {
+  return {
+    ...{ path, place, gone: false },
+    uuid: uuidOrNull(backupUuid),
+    volume: name,
+    volumeUuid: formatUuid(uuid),
+    createdAt: new Date(createdAt).toISOString(),
+    deks: deks.map(({ id, keyUri, resolvedKeyId, keyVersion }) => ({
+      id,
+      keyUri,
+      resolvedKeyId,
+      keyVersion,
+    })),
+  };
+}
+
+function uuidOrNull(uuid: Uint8Array | undefined): string | null {
+  return uuid === undefined ? null : formatUuid(uuid);
+}
+
+/** Leaves out what was to be made at `path`, and the backup `uuid` there. */
+function withoutUnfinished({ backups, forgotten }: KnownFile, path: string, uuid: string | null): KnownFile {
+  const isOut = (other: KnownBackup) => other.path === path && (other.uuid === null || other.uuid === uuid);
+  return { backups: backups.filter((other) => !isOut(other)), forgotten };
+}
+
+/** One that was to be made is told by its volume: its directory was claimed for it. */
+async function isThere({ path, uuid, volumeUuid }: KnownBackup): Promise<boolean> {
   try {
     const { manifest } = await BackupDirectory.open(FsStore.at(path));
-    return formatUuid(manifest.backupUuid) === uuid;
+    return uuid === null
+      ? formatUuid(manifest.uuid) === volumeUuid
+      : formatUuid(manifest.backupUuid) === uuid;
   } catch {
-    return false; // Missing, unreadable or another one: not the backup that was noted.
+    return false; // Why not is asked by who wants to know whether it is gone.
+  }
+}
+
+/** The mark of a backup that was never finished is there, and no manifest. */
+async function isUnfinished(path: string): Promise<boolean> {
+  try {
+    const names = await FsStore.at(path).list();
+    return names.includes(INCOMPLETE) && !names.includes(MANIFEST);
+  } catch {
+    return false; // The same.
   }
 }

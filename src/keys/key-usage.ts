@@ -34,6 +34,8 @@ export interface BackupUse {
   readonly deks: readonly { readonly id: number; readonly keyUri: string; readonly resolvedKeyId: string }[];
   /** It is where it was. */
   readonly present: boolean;
+  /** Why it may be there though it was not found; null where it was, or is gone for sure. */
+  readonly doubt: string | null;
 }
 
 export interface KeyUse {

@@ -2,6 +2,7 @@ import { constants } from 'node:fs';
 import { lstat, mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, SealbdError } from '../base/errors.js';
+import { SMALL_FILE_BYTES_MAX } from '../base/limits.js';
 import { addon } from '../native/addon.js';
 import { isDiskFull } from './disk-full.js';
 import { FsFile, openRegular, writeFully } from './fs-file.js';
@@ -11,8 +12,6 @@ import type { Store, StoreFile } from './store.js';
 const SMALL_RESERVE_NAME = 'reserve-small';
 const SMALL_RESERVE_BYTES = 256 * 1024;
 
-/** Longest that a small file may be. */
-const SMALL_FILE_BYTES_MAX = 1024 * 1024;
 /** Small files that exist twice. */
 const COPIED = /^(superblock|checkpoint)(\.bak)?$/;
 /** What takes the place of another file: one half written, or one that waited to be proven. */

@@ -16,12 +16,17 @@ export async function keyUsage(
   if (keys.length === 0) return print('no volume or backup depends on a key');
   printTable(HEAD, keys.flatMap(rows));
   for (const { backups, keyUri } of keys)
-    for (const { path, volume, deks, present } of backups)
-      print(
-        `${keyUri}: backup of ${volume} at ${path}, DEK ${deks.join(', ')}${present ? '' : ' (not there now)'}`,
-      );
+    for (const backup of backups) {
+      const { path, volume, deks } = backup;
+      print(`${keyUri}: backup of ${volume} at ${path}, DEK ${deks.join(', ')}${whereabouts(backup)}`);
+    }
   const caveats = new Set(keys.flatMap((key) => key.caveats));
   for (const caveat of caveats) print(`note: ${caveat}`);
+}
+
+function whereabouts({ present, doubt }: KeyUsage['backups'][number]): string {
+  if (present) return '';
+  return doubt === null ? ' (not there now)' : ' (not known whether it is there)';
 }
 
 function rows(key: KeyUsage): string[][] {
