@@ -1,10 +1,11 @@
-// crc32c, wipe, randomFill, fileLock, fileAllocate, processLimits.
+// crc32c, wipe, randomFill, fileLock, fileAllocate, fileReload, processLimits.
 #include <errno.h>
 #include <fcntl.h>
 #include <napi.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <limits>
 
@@ -56,43 +57,72 @@ Napi::Value file_lock(const Napi::CallbackInfo& info) {
   }
 }
 
-class Allocation : public Napi::AsyncWorker {
+// A system call on a thread of its own. Deletes itself when it has settled its promise.
+class FileWork : public Napi::AsyncWorker {
  public:
-  Allocation(Napi::Env env, int fd, off_t bytes)
-      : Napi::AsyncWorker(env, "sealbd.fileAllocate"), deferred_(env), fd_(fd), bytes_(bytes) {}
+  FileWork(Napi::Env env, const char* name, int fd) : Napi::AsyncWorker(env, name), deferred_(env), fd_(fd) {}
 
-  Napi::Promise promise() const { return deferred_.Promise(); }
+  Napi::Promise start() {
+    Queue();
+    return deferred_.Promise();
+  }
 
  protected:
-  void Execute() override {
-    do {
-      error_ = fallocate(fd_, 0, 0, bytes_) == 0 ? 0 : errno;
-    } while (error_ == EINTR);
+  int fd() const { return fd_; }
+  void failed(const char* call, int number) {
+    call_ = call;
+    error_ = number;
   }
 
   void OnOK() override {
     if (error_ == 0) {
       deferred_.Resolve(Env().Undefined());
     } else {
-      deferred_.Reject(errno_error(Env(), "fallocate", error_).Value());
+      deferred_.Reject(errno_error(Env(), call_, error_).Value());
     }
   }
 
  private:
   Napi::Promise::Deferred deferred_;
   int fd_;
-  off_t bytes_;
+  const char* call_ = "";
   int error_ = 0;
+};
+
+class Allocation : public FileWork {
+ public:
+  Allocation(Napi::Env env, int fd, off_t bytes) : FileWork(env, "sealbd.fileAllocate", fd), bytes_(bytes) {}
+
+ protected:
+  void Execute() override {
+    while (fallocate(fd(), 0, 0, bytes_) != 0) {
+      if (errno != EINTR) return failed("fallocate", errno);
+    }
+  }
+
+ private:
+  off_t bytes_;
+};
+
+class Reload : public FileWork {
+ public:
+  Reload(Napi::Env env, int fd) : FileWork(env, "sealbd.fileReload", fd) {}
+
+ protected:
+  void Execute() override {
+    if (fdatasync(fd()) != 0) return failed("fdatasync", errno);
+    // Only pages that are clean are dropped: those of which an earlier sync failed, too.
+    if (const int error = posix_fadvise(fd(), 0, 0, POSIX_FADV_DONTNEED); error != 0) failed("posix_fadvise", error);
+  }
 };
 
 Napi::Value file_allocate(const Napi::CallbackInfo& info) {
   const int fd = fd_arg(info);
   const int64_t bytes = int_arg(info, 1, "bytes", 1, static_cast<int64_t>(kMaxSafeInteger));
-  auto* const work = new Allocation(info.Env(), fd, bytes);  // deletes itself when done
-  const Napi::Promise promise = work->promise();
-  work->Queue();
-  return promise;
+  return (new Allocation(info.Env(), fd, bytes))->start();
 }
+
+Napi::Value file_reload(const Napi::CallbackInfo& info) { return (new Reload(info.Env(), fd_arg(info)))->start(); }
 
 // Raises a soft limit to the hard one, and says what is in force.
 double raise_limit(Napi::Env env, __rlimit_resource resource) {
@@ -121,6 +151,7 @@ const Registrar registrar([](Napi::Env env, Napi::Object exports) {
   export_function(env, exports, "randomFill", random_value);
   export_function(env, exports, "fileLock", file_lock);
   export_function(env, exports, "fileAllocate", file_allocate);
+  export_function(env, exports, "fileReload", file_reload);
   export_function(env, exports, "processLimits", process_limits);
 });
 

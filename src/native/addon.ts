@@ -250,6 +250,11 @@ export interface Addon {
   fileLock(fd: number): boolean;
   /** fallocate(2) of [0, bytes) on a thread of its own; rejects with an Error whose code is the errno name. */
   fileAllocate(fd: number, bytes: number): Promise<void>;
+  /**
+   * fdatasync(2), then posix_fadvise(2) with POSIX_FADV_DONTNEED, on a thread of its own: later reads are of what the medium
+   * holds. Rejects like fileAllocate.
+   */
+  fileReload(fd: number): Promise<void>;
   /** Raises RLIMIT_NOFILE to its hard limit, RLIMIT_MEMLOCK likewise; returns the limits in force. To be called
    *  before the first key exists: memory that could not be locked then is not locked later. */
   processLimits(): { openFiles: number; lockedBytes: number };

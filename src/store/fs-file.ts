@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SealbdError } from '../base/errors.js';
+import { addon } from '../native/addon.js';
 import type { StoreFile } from './store.js';
 
 /**
@@ -38,6 +39,10 @@ export class FsFile implements StoreFile {
 
   sync(): Promise<void> {
     return this.#handle.datasync();
+  }
+
+  reload(): Promise<void> {
+    return addon.fileReload(this.fd);
   }
 
   truncate(sizeBytes: number): Promise<void> {

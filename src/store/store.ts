@@ -32,6 +32,11 @@ export interface StoreFile {
   read(bytes: Uint8Array, position: number): Promise<number>;
   /** fdatasync: what was written before the call is durable after it. */
   sync(): Promise<void>;
+  /**
+   * As `sync`, and forgets what is cached: reads see the medium after it. Without it they may see pages that a sync of some
+   * process before failed to write, and that no later sync will write.
+   */
+  reload(): Promise<void>;
   truncate(sizeBytes: number): Promise<void>;
   size(): Promise<number>;
   /** How many names it has. One that another volume shares has more than one, and must not be changed. */

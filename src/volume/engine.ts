@@ -354,15 +354,7 @@ async function settle(
 ): Promise<void> {
   const { store, keys } = options;
   const { recovery, root, mapFiles, changes, names, table } = loaded;
-  for (const segment of recovery.replayed) {
-    const file = await store.open(segmentFileName(segment.id), 'write');
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    table.changed.add(segment);
-  }
+  for (const segment of recovery.replayed) table.changed.add(segment);
   await spares.adopt(names);
   await spares.purge();
   for (const name of names) {

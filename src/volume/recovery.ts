@@ -1,6 +1,6 @@
 /**
  * Replays the tail of the log: the slots behind the last checkpoint (docs/FORMAT.md, "Opening a volume"). It changes
- * nothing on disk; what it finds is the caller's to make durable.
+ * nothing but where the tail is: what the page cache holds of it goes to the medium, and is read from there again.
  */
 import { bytesEqual } from '../base/bytes.js';
 import { SealbdError } from '../base/errors.js';
@@ -45,7 +45,7 @@ export interface RecoveryOptions {
 }
 
 export interface RecoveryResult {
-  /** Segments that got slots, which are to be made durable. */
+  /** Segments that got slots. */
   readonly replayed: Segment[];
   /** Ids of segment files that nothing needs. */
   readonly unused: number[];
@@ -144,10 +144,12 @@ async function findTail(
   return { tail, unused, nextSegmentId };
 }
 
+/** From here on the file is what the medium holds of it: a slot that only the page cache had must not get into the map. */
 async function readHeader(options: RecoveryOptions, id: number): Promise<SegmentHeader> {
   const name = segmentFileName(id);
   const file = await options.store.open(name, 'read');
   try {
+    await file.reload();
     const bytes = new Uint8Array(SEGMENT_HEADER_BYTES);
     if ((await file.read(bytes, 0)) !== bytes.length)
       throw new SealbdError('INTEGRITY', `${name} has no whole header`);

@@ -6,6 +6,7 @@ export class HookedStore implements Store {
   onCreate: (name: string) => Promise<void> = async () => undefined;
   onWrite: (name: string, position: number) => Promise<void> = async () => undefined;
   onRead: (name: string, position: number, bytes: Uint8Array) => Promise<void> = async () => undefined;
+  onReload: (name: string) => Promise<void> = async () => undefined;
   onRename: (from: string, to: string) => Promise<void> = async () => undefined;
   onRemove: (name: string) => Promise<void> = async () => undefined;
   onSyncDirectory: () => Promise<void> = async () => undefined;
@@ -80,6 +81,10 @@ export class HookedStore implements Store {
         return file.read(bytes, position);
       },
       sync: () => file.sync(),
+      reload: async () => {
+        await file.reload();
+        await this.onReload(file.name);
+      },
       truncate: (sizeBytes) => file.truncate(sizeBytes),
       size: () => file.size(),
       links: () => file.links(),

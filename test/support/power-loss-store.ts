@@ -228,6 +228,11 @@ class LossyFile implements StoreFile {
     this.#content.pending = this.#content.pending.filter((write) => !covered.includes(write));
   }
 
+  async reload(): Promise<void> {
+    await this.sync();
+    await this.#file.reload();
+  }
+
   /** Cutting is only ever done behind the last byte that counts: losing it loses nothing. */
   truncate(sizeBytes: number): Promise<void> {
     return this.#file.truncate(sizeBytes);

@@ -70,6 +70,7 @@ export class StepStore implements Store {
         await file.sync();
         await this.onStep(`sync ${file.name}`);
       },
+      reload: () => file.reload(),
       truncate: (sizeBytes) => file.truncate(sizeBytes),
       size: () => file.size(),
       links: () => file.links(),

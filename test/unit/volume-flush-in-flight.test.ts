@@ -33,6 +33,7 @@ it('a write in flight while a sync starts is covered by the next flush', async (
     },
     read: (b, p) => f.read(b, p),
     sync: () => f.sync(),
+    reload: () => f.reload(),
     truncate: (s) => f.truncate(s),
     size: () => f.size(),
     links: () => f.links(),

@@ -1,14 +1,23 @@
 /** fdatasync failed: nobody knows what the disk holds, and trying again proves nothing. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FsStore } from '../../src/store/fs-store.js';
+import type { Store } from '../../src/store/store.js';
+import { HookedStore } from '../support/hooked-store.js';
 import { PowerLossStore } from '../support/power-loss-store.js';
 import { BLOCK, patternBlock, VolumeHarness } from '../support/volume-harness.js';
+import { snapshotOf } from '../support/volume-parser.js';
 
 const FAILED = { code: 'EIO', message: expect.stringContaining('injected: fdatasync failed') };
 
 describe('after an fdatasync that failed', () => {
   let harness: VolumeHarness;
   let store: PowerLossStore | undefined;
+  /** The store for opening it again. */
+  let again: (inner: FsStore) => Store = (inner) => inner;
+  /** The files as the medium has them. */
+  let flushed: ReadonlyMap<string, Uint8Array>;
 
   const failSyncs = (fail: boolean): void => {
     if (store !== undefined) store.syncFails = fail;
@@ -18,14 +27,15 @@ describe('after an fdatasync that failed', () => {
     harness = await VolumeHarness.create({
       store: async (path) => {
         const inner = await FsStore.open(path, { create: true });
-        // Only what was made through it can be opened through it: a reopened volume gets the plain one.
-        if (store !== undefined && store.path === path) return inner;
+        // Only what was made through it can be opened through it: a reopened volume gets another one.
+        if (store !== undefined && store.path === path) return again(inner);
         store = new PowerLossStore(inner);
         return store;
       },
     });
     await harness.write(0, patternBlock(0, 1));
     await harness.volume.flush();
+    flushed = await snapshotOf(harness.path);
     await harness.write(BLOCK, patternBlock(1, 2));
     failSyncs(true);
     await expect(harness.volume.flush()).rejects.toMatchObject(FAILED);
@@ -63,6 +73,23 @@ describe('after an fdatasync that failed', () => {
     const waiting = Promise.allSettled([harness.volume.flush(), harness.volume.flush()]);
     failSyncs(false);
     expect((await waiting).map(({ status }) => status)).toEqual(['rejected', 'rejected']);
+  });
+
+  it('opening it again takes nothing from the page cache that the medium does not have', async () => {
+    failSyncs(false);
+    await harness.stop();
+    again = (inner) => {
+      const hooks = new HookedStore(inner);
+      // As the kernel does: a page whose write failed is clean, so it is dropped and read again.
+      hooks.onReload = (name) => writeFile(join(harness.path, name), flushed.get(name)!);
+      return hooks;
+    };
+    await harness.open(false);
+    expect(await harness.read(0, BLOCK)).toEqual(patternBlock(0, 1));
+    expect(await harness.read(BLOCK, BLOCK)).toEqual(new Uint8Array(BLOCK));
+    await harness.write(BLOCK, patternBlock(1, 3));
+    await harness.reopen();
+    expect(await harness.read(BLOCK, BLOCK)).toEqual(patternBlock(1, 3));
   });
 
   it('opening it again serves what was flushed', async () => {
