@@ -3,6 +3,7 @@ import { constants, promises as fs } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf, SealbdError } from '../base/errors.js';
 import { addon } from '../native/addon.js';
+import { openRegular } from '../store/fs-file.js';
 
 /** What a daemon that was killed leaves in DIR itself: a socket half moved into place, a keyring half written. */
 const LEFTOVER = /^(\.admin-.*|admin-listener\.sock|keyring\.json\.tmp)$/;
@@ -25,7 +26,7 @@ export class DataDirectory {
     let lock: fs.FileHandle | undefined;
     try {
       await fs.mkdir(join(path, 'volumes'), { recursive: true, mode: 0o700 });
-      lock = await fs.open(join(path, 'lock'), constants.O_RDWR | constants.O_CREAT, 0o600);
+      lock = await openRegular(path, 'lock', constants.O_RDWR | constants.O_CREAT);
       if (!addon.fileLock(lock.fd)) {
         throw new SealbdError('CONFLICT', `another daemon serves ${path}: its lock is taken`);
       }
