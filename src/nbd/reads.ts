@@ -153,6 +153,8 @@ async function streamRead(session: Session, request: Request): Promise<void> {
     const result = readPiece(session, request, at, length, at + length === end, short);
     if (result === SHORT_OF_MEMORY) {
       short = true;
+      // A hole may have been told just now, and what waits for it to leave is all that would send it.
+      if (session.output.unsentBytes > 0) host.flushEarly();
       continue;
     }
     if (!(await result)) return;

@@ -292,6 +292,22 @@ describe('slow readers', () => {
   });
 });
 
+describe('while memory is short', () => {
+  it('a read in parts goes on behind a hole', async () => {
+    const client = await serving();
+    const block = Buffer.alloc(64 * 1024, 7);
+    for (const at of [0, 2, 5]) await client.writeAt(at * block.length, block);
+    const taken = [];
+    for (let chunk = test.server.pool.takeLarge(); chunk !== undefined; chunk = test.server.pool.takeLarge())
+      taken.push(chunk);
+    const { error, data } = await client.readAt(0, 8 * block.length);
+    for (const chunk of taken) chunk.release();
+    expect(error).toBe(Errno.OK);
+    const expected = [1, 0, 1, 0, 0, 1, 0, 0].map((there) => (there ? block : Buffer.alloc(block.length)));
+    expect(data.equals(Buffer.concat(expected))).toBe(true);
+  });
+});
+
 describe('after a stop', () => {
   it('no arena, socket or client is left', async () => {
     const arenas = addon.arenaStats().arenas;
