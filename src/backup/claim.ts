@@ -1,4 +1,6 @@
 /** A directory that is to take a backup: made ready, finished, or cleared again (docs/FORMAT.md, "Backup"). */
+import { type BigIntStats, fstat } from 'node:fs';
+import { promisify } from 'node:util';
 import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import { addon } from '../native/addon.js';
 import type { Store, StoreFile } from '../store/store.js';
@@ -35,9 +37,9 @@ export async function claimDirectory(store: Store): Promise<StoreFile> {
   const marker = await openMarker(store);
   try {
     if (!addon.fileLock(marker.fd)) throw busy(store);
-    // Whoever had it may have finished in between, and the marker may be gone.
+    // Whoever had it may have finished in between: the marker may be gone, or that of somebody who came after.
     await assertClaimable(store);
-    if (!(await store.list()).includes(INCOMPLETE)) throw busy(store);
+    if (!(await isPresentMarker(store, marker))) throw busy(store);
     await removeFiles(store);
     await marker.sync();
     await store.syncDirectory();
@@ -60,6 +62,25 @@ async function openMarker(store: Store): Promise<StoreFile> {
     return store.open(INCOMPLETE, 'write');
   }
 }
+
+/** A lock says something on the very file that has the name now. */
+async function isPresentMarker(store: Store, marker: StoreFile): Promise<boolean> {
+  let present: StoreFile;
+  try {
+    present = await store.open(INCOMPLETE, 'read');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false;
+    throw error;
+  }
+  try {
+    const [one, other] = [await statOf(marker.fd), await statOf(present.fd)];
+    return one.dev === other.dev && one.ino === other.ino;
+  } finally {
+    await present.close();
+  }
+}
+
+const statOf = (fd: number): Promise<BigIntStats> => promisify(fstat)(fd, { bigint: true });
 
 async function removeFiles(store: Store): Promise<void> {
   for (const name of await store.list()) if (isOwnName(name) && name !== INCOMPLETE) await store.remove(name);
