@@ -75,11 +75,20 @@ class DataRead {
   async #header(): Promise<void> {
     const { entry, keys } = this.#options;
     const bytes = new Uint8Array(SEGMENT_HEADER_BYTES);
-    const whole = (await this.#file.read(bytes, 0)) === bytes.length;
+    const whole = await this.#readHeader(bytes);
     this.#crc = addon.crc32c(bytes, this.#crc);
     const sound = whole && (keys === undefined || isHeaderOf(bytes, entry, keys));
     if (!sound) this.problem ??= 'the header of the segment does not authenticate';
     await this.#visitor.header?.(sound ? bytes : undefined);
+  }
+
+  async #readHeader(bytes: Uint8Array): Promise<boolean> {
+    try {
+      return (await this.#file.read(bytes, 0)) === bytes.length;
+    } catch (error) {
+      this.problem ??= messageOf(error);
+      return false;
+    }
   }
 
   async #windows(key: Parameters<SlotWindow['check']>[0] | undefined): Promise<void> {

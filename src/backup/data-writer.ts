@@ -118,8 +118,9 @@ class SegmentCopy {
     const { keys } = this.#options;
     const { source } = this.#segment;
     const bytes = this.#buffer.subarray(0, SEGMENT_HEADER_BYTES);
-    const read = (await file?.read(bytes, 0)) ?? 0;
-    if (read === bytes.length && isHeaderOf(bytes, source, keys)) return bytes;
+    const isRead =
+      file !== undefined && (await readable(async () => (await file.read(bytes, 0)) === bytes.length));
+    if (isRead && isHeaderOf(bytes, source, keys)) return bytes;
     this.#lose(`the header of ${segmentFileName(source.id)} is damaged`);
     return freshHeader(source, keys);
   }
@@ -138,13 +139,8 @@ class SegmentCopy {
     await copied(bytes.length, startedAt);
   }
 
-  async #read(file: StoreFile, window: Window): Promise<boolean> {
-    try {
-      return await readFromSegment(file, window, this.#buffer);
-    } catch (error) {
-      if (errnoOf(error) !== 'EIO') throw error;
-      return false;
-    }
+  #read(file: StoreFile, window: Window): Promise<boolean> {
+    return readable(() => readFromSegment(file, window, this.#buffer));
   }
 
   async #put(target: StoreFile, bytes: Uint8Array, position: number): Promise<void> {
@@ -159,5 +155,18 @@ class SegmentCopy {
       'INTEGRITY',
       `the volume is damaged ("volume verify" tells what is lost): ${problem}`,
     );
+  }
+}
+
+/** What a read of a file fails with where the medium has lost it: EIO alone is not what all drivers and file systems say. */
+const LOST = ['EIO', 'EREMOTEIO', 'ENODATA', 'EILSEQ', 'EBADMSG', 'EUCLEAN'];
+
+/** False too where the medium can't give it. */
+async function readable(read: () => Promise<boolean>): Promise<boolean> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!LOST.includes(errnoOf(error) ?? '')) throw error;
+    return false;
   }
 }

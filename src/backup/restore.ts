@@ -1,15 +1,18 @@
 /** Builds a volume from a chain of backups. */
+import { SealbdError } from '../base/errors.js';
 import { BACKUP_LANES, BLOCK_BYTES, SEGMENT_SLOTS } from '../base/limits.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import type { KeyHandle } from '../native/addon.js';
 import type { Store } from '../store/store.js';
 import type { BackupDirectory } from './backup-directory.js';
 import { type ChainSegment, chainRuns, chainSegments } from './chain-map.js';
+import { readData } from './data-reader.js';
+import { damaged } from './names.js';
 import { placeSegment } from './restored-segment.js';
 import { SlotWindow } from './slot-scan.js';
 import type { SlotSet } from './slot-set.js';
 import { SyncQueue } from './sync-queue.js';
-import { assertHas, assertMapped } from './verify.js';
+import { assertHas, assertMapped, mapProblems } from './verify.js';
 import { buildImage } from './volume-image.js';
 
 export interface RestoreOptions {
@@ -33,7 +36,7 @@ export interface RestoredBlocks {
   readonly lost: { offset: number; length: number }[];
 }
 
-/** INTEGRITY where anything of the backup is damaged; with `salvage`, where manifest, index or map of one are. */
+/** INTEGRITY where anything of the chain is damaged; with `salvage`, where manifest, index or map of a backup are. */
 export async function restoreChain(options: RestoreOptions): Promise<RestoredBlocks> {
   const { chain, keys, cipher } = options;
   const newest = chain[chain.length - 1];
@@ -42,6 +45,7 @@ export async function restoreChain(options: RestoreOptions): Promise<RestoredBlo
   const idle = Array.from({ length: BACKUP_LANES }, () => new SlotWindow(cipher));
   const buffers = [...idle];
   const lost = new Map<number, SlotSet>();
+  const placed = new Set<number>();
   const syncs = new SyncQueue();
   try {
     const { sizeBytes, sequence: lastSequence } = newest.manifest;
@@ -51,6 +55,7 @@ export async function restoreChain(options: RestoreOptions): Promise<RestoredBlo
       segmentOf: (lba, count, slot) => assertHas(segments, lba, count, slot),
       place: async (segment, live) => {
         const buffer = idle.pop()!;
+        placed.add(segment.index);
         try {
           const missing = await placeSegment(segment as ChainSegment, live, { ...options, buffer, syncs });
           if (missing.count > 0) lost.set(segment.index, missing);
@@ -61,10 +66,36 @@ export async function restoreChain(options: RestoreOptions): Promise<RestoredBlo
       },
     });
     assertMapped(newest, blocks);
+    if (!options.salvage) await assertRestWhole(options, unused(segments, placed), buffers[0]);
     return { blocks, lost: lost.size === 0 ? [] : await lostRanges(runs(), lost) };
   } finally {
     await syncs.end().catch(() => undefined); // Told already, or there is another error.
     for (const buffer of buffers) buffer.free();
+  }
+}
+
+function unused(segments: ReadonlyMap<number, ChainSegment>, placed: ReadonlySet<number>): ChainSegment[] {
+  return [...segments.values()].filter(({ index }) => !placed.has(index));
+}
+
+/**
+ * What the image takes nothing of, since newer backups of the chain supersede it, must be there and whole as well: what `verify`
+ * calls damaged is not restored in silence. Checksums find each flipped byte; no slot of it comes into the volume.
+ */
+async function assertRestWhole(
+  { chain, signal }: RestoreOptions,
+  segments: readonly ChainSegment[],
+  buffer: SlotWindow,
+): Promise<void> {
+  for (const backup of chain) {
+    signal.throwIfAborted();
+    const [problem] = await mapProblems(backup);
+    if (problem !== undefined) throw new SealbdError('INTEGRITY', problem);
+  }
+  const nothing = { window: async () => undefined };
+  for (const { backup, entry } of segments.flatMap(({ parts }) => parts)) {
+    const problem = await readData({ backup, entry, buffer, keys: undefined, signal }, nothing);
+    if (problem !== undefined) throw damaged(backup.path, problem);
   }
 }
 

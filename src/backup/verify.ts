@@ -38,7 +38,7 @@ export async function verifyBackup(options: VerifyBackupOptions): Promise<Verifi
   };
   for (const backup of options.chain) {
     await attempt(problems, async () => {
-      await verifyMapBytes(backup, problems);
+      problems.push(...(await mapProblems(backup)));
       await verifyDataFiles(backup, await backup.index(), options, problems, progress);
     });
   }
@@ -56,7 +56,8 @@ async function attempt(problems: string[], work: () => Promise<void>): Promise<v
   }
 }
 
-async function verifyMapBytes(backup: BackupDirectory, problems: string[]): Promise<void> {
+/** Whether the bytes of its map are those that the manifest names, in words; none where they are. */
+export async function mapProblems(backup: BackupDirectory): Promise<string[]> {
   const { map } = backup.manifest;
   const file = await backup.openFile(MAP);
   try {
@@ -67,8 +68,8 @@ async function verifyMapBytes(backup: BackupDirectory, problems: string[]): Prom
       read = await file.read(buffer, bytes);
       hash.update(buffer.subarray(0, read));
     }
-    if (bytes !== map.bytes || !bytesEqual(hash.digest(), map.sha256))
-      problems.push(`${backup.path}: ${MAP}: wrong checksum`);
+    const isWhole = bytes === map.bytes && bytesEqual(hash.digest(), map.sha256);
+    return isWhole ? [] : [`${backup.path}: ${MAP}: wrong checksum`];
   } finally {
     await file.close();
   }

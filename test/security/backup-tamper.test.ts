@@ -8,7 +8,8 @@ import { messageOf } from '../../src/base/errors.js';
 import { CipherPool } from '../../src/cipher/cipher-pool.js';
 import { addon } from '../../src/native/addon.js';
 import { BackupSubject } from '../support/backup-subject.js';
-import { storeAt, verify } from '../support/backups.js';
+import { makeBackup, storeAt, verify } from '../support/backups.js';
+import { HookedStore } from '../support/hooked-store.js';
 import { expectNoLeakedSlots } from '../support/key-fixtures.js';
 
 const SEED = Number(process.env.SEALBD_SEED ?? Date.now() % 1_000_000);
@@ -126,6 +127,61 @@ describe.each([2, 1, 0] as const)('a chain of suite %d', (suite) => {
     }
     rmSync(join(source.directory('b0'), 'manifest'));
     await expectRefused(source, 'a base without a manifest');
+    await source.stop();
+  });
+});
+
+describe('what newer backups of a chain supersede', () => {
+  it('is refused with a byte flipped all the same, though a salvage needs nothing of it', async () => {
+    expectNoLeakedSlots();
+    const source = await BackupSubject.create(2, cipher, SEED);
+    await source.write(0, 64);
+    await source.backUp('b0');
+    await source.write(0, 64);
+    await source.backUp('b1', { base: source.directory('b0') });
+    const [data] = readdirSync(source.directory('b0')).filter((name) => name.startsWith('data-'));
+    for (const at of [60, HEADER + 9 * SLOT + 77]) {
+      const undo = flip(join(source.directory('b0'), data), at);
+      expect(await problemsOf(source, true)).not.toEqual([]);
+      await expectRefused(source, `byte ${at} of ${data}`);
+      const { path, lost } = await source.restore('b1', 'x', true);
+      expect(lost).toEqual([]);
+      const copy = await source.restored(path, source.versions.slice());
+      await copy.expectContent();
+      await copy.stop();
+      rmSync(path, { recursive: true });
+      undo();
+    }
+    // A map whose MACs hold, and whose checksum does not, is not the one that was backed up either.
+    const map = join(source.directory('b0'), 'map');
+    const whole = readFileSync(map);
+    writeFileSync(map, Buffer.concat([whole, Buffer.alloc(1)]));
+    await expectRefused(source, 'a longer map');
+    writeFileSync(map, whole);
+    await source.restore('b1', 'x');
+    await source.stop();
+  });
+});
+
+describe('a volume whose medium can not be read in places', () => {
+  it.each(['EIO', 'EBADMSG', 'EUCLEAN', 'ENODATA'])('is salvaged where that is %s', async (code) => {
+    const source = await BackupSubject.create(2, cipher, SEED);
+    await source.write(0, 128);
+    const [first, second] = readdirSync(source.store.path)
+      .filter((name) => name.startsWith('seg-'))
+      .sort();
+    const from = new HookedStore(source.store);
+    from.onRead = async (name, position) => {
+      if ((name === first && position === 0) || (name === second && position > 0))
+        throw Object.assign(new Error(`${code}: injected`), { code });
+    };
+    const backUp = (salvage: boolean) =>
+      makeBackup(source, source.sealed, from, source.directory('b0'), { salvage });
+    await expect(backUp(false)).rejects.toMatchObject({ code: 'INTEGRITY' });
+    await backUp(true);
+    // The header is made anew; the slots are lost.
+    const { lost } = await source.restore('b0', 'x', true);
+    expect(lost).toEqual([{ offset: 64 * 4096, length: 64 * 4096 }]);
     await source.stop();
   });
 });
