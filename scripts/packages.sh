@@ -13,6 +13,9 @@ missing=()
 for program in "${!package_of[@]}"; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || missing+=("${package_of[$program]}")
 done
+# libFuzzer comes with clang, in a package of its own, which must be of the same version.
+[ -n "$(for clang in clang++ clang++-{14..19}; do "$clang" -print-file-name=libclang_rt.fuzzer-x86_64.a 2>/dev/null; done | grep ^/)" ] ||
+  missing+=(clang-14 libclang-rt-14-dev)
 # A second implementation of KMS, in Python, goes into an environment of its own.
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 [ ${#missing[@]} -eq 0 ] && exit 0
