@@ -13,66 +13,17 @@ import { viewOf } from '../../src/nbd/wire/bytes.js';
 import { Command, Option, REQUEST_HEADER_BYTES } from '../../src/nbd/wire/constants.js';
 import { encodeInfoRequest, encodeMetaRequest, encodeOption } from '../../src/nbd/wire/option.js';
 import { encodeRequest } from '../../src/nbd/wire/request.js';
+import { Dice } from '../support/dice.js';
 import { exportsOf, MemoryDevice } from '../support/memory-device.js';
 import { RawClient } from '../support/nbd-raw-client.js';
 import { eventually, startTestServer } from '../support/nbd-test-server.js';
-import { SeededRandom, testSeed } from '../support/seeded-random.js';
+import { testSeed } from '../support/seeded-random.js';
 
 const COUNT = Number(process.env.SEALBD_FUZZ_COUNT ?? 100_000);
 const MiB = 1024 * 1024;
 const SIZE = 64 * MiB;
 const PARALLEL = 16;
 const seed = testSeed('nbd-fuzz');
-
-/** Cheap and repeatable: one number of the keystream at a time would be too slow here. */
-class Dice {
-  readonly #random: SeededRandom;
-  #pool: Buffer = Buffer.alloc(0);
-  #at = 0;
-
-  constructor(of: number) {
-    this.#random = new SeededRandom(of);
-  }
-
-  below(limit: number): number {
-    if (this.#at + 4 > this.#pool.length) {
-      this.#pool = this.#random.bytes(65_536);
-      this.#at = 0;
-    }
-    const value = this.#pool.readUInt32LE(this.#at);
-    this.#at += 4;
-    return value % limit;
-  }
-
-  one<T>(...choices: readonly T[]): T {
-    return choices[this.below(choices.length)];
-  }
-
-  chance(percent: number): boolean {
-    return this.below(100) < percent;
-  }
-
-  bytes(limit: number): Buffer {
-    return this.#random.bytes(this.below(limit));
-  }
-
-  /** A number of 32 bits that is likely to matter. */
-  word(): number {
-    const interesting = this.one(
-      0,
-      1,
-      4,
-      511,
-      4096,
-      65_536,
-      REQUEST_BYTES_MAX,
-      0x7fff_ffff,
-      0xffff_fff0,
-      0xffff_ffff,
-    );
-    return this.chance(50) ? interesting : this.below(2 ** 32);
-  }
-}
 
 /** Changes a few bytes, cuts the end, or lets it be. */
 function mutate(dice: Dice, bytes: Uint8Array): Buffer {
