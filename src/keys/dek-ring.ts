@@ -70,9 +70,45 @@ export interface LentKeys {
   release(): void;
 }
 
-/** The same handles, and the public key as DEK 0 where there is plaintext. */
+/** The same handles, and the public key as DEK 0 where there is plaintext. DEKs that the volume gets later are among them. */
 export function lendKeys(handles: ReadonlyMap<number, KeyHandle>, plain: boolean): LentKeys {
   if (!plain) return { handles, release: () => undefined };
   const publicKey = addon.keyImport(new Uint8Array(32));
-  return { handles: new Map([...handles, [0, publicKey]]), release: () => addon.keyRelease(publicKey) };
+  return { handles: new WithPublicKey(handles, publicKey), release: () => addon.keyRelease(publicKey) };
+}
+
+/** A view, not a copy: a copy would lack a DEK that is made, and keep one that is dropped, meanwhile. */
+class WithPublicKey implements ReadonlyMap<number, KeyHandle> {
+  readonly #handles: ReadonlyMap<number, KeyHandle>;
+  readonly #publicKey: KeyHandle;
+
+  constructor(handles: ReadonlyMap<number, KeyHandle>, publicKey: KeyHandle) {
+    this.#handles = handles;
+    this.#publicKey = publicKey;
+  }
+
+  get(id: number): KeyHandle | undefined {
+    return id === 0 ? this.#publicKey : this.#handles.get(id);
+  }
+
+  has(id: number): boolean {
+    return this.get(id) !== undefined;
+  }
+
+  get size(): number {
+    return this.#all().size;
+  }
+
+  keys = () => this.#all().keys();
+  values = () => this.#all().values();
+  entries = () => this.#all().entries();
+  [Symbol.iterator] = () => this.#all().entries();
+
+  forEach(callback: (handle: KeyHandle, id: number, map: ReadonlyMap<number, KeyHandle>) => void): void {
+    for (const [id, handle] of this.#all()) callback(handle, id, this);
+  }
+
+  #all(): Map<number, KeyHandle> {
+    return new Map([...this.#handles, [0, this.#publicKey]]);
+  }
 }
