@@ -117,11 +117,17 @@ export class FileReserve {
 
   /** One of the files, open and renamed to `as`, for something under DEK `dekId`; undefined where none is left for it. */
   async take(as: string, dekId: number): Promise<StoreFile | undefined> {
-    const at = this.#files.findLastIndex((file) => file.dekId === 0 || file.dekId === dekId);
-    if (at < 0) return undefined;
-    const [{ name }] = this.#files.splice(at, 1);
-    await this.#store.rename(name, as);
-    return this.#store.open(as, 'write');
+    for (;;) {
+      const at = this.#files.findLastIndex((file) => file.dekId === 0 || file.dekId === dekId);
+      if (at < 0) return undefined;
+      const [{ name }] = this.#files.splice(at, 1);
+      await this.#store.rename(name, as);
+      const file = await this.#store.open(as, 'write');
+      // A clone may have linked it after it was looked at, and before it had a name of the reserve.
+      if ((await file.links()) === 1) return file;
+      await file.close();
+      await this.#store.remove(as);
+    }
   }
 
   /** Takes in another file, renamed; false where it is not wanted, or can't have its whole space. */

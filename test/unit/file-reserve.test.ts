@@ -231,3 +231,18 @@ it('the eraser lets go of a file that another volume shares, and does not overwr
   expect(readdirSync(path)).toEqual(['seg-of-a-clone']);
   expect(readFileSync(join(path, 'seg-of-a-clone')).equals(fileUnder(0))).toBe(true);
 });
+
+it('a file that was linked on its way into the reserve is not handed out', async () => {
+  const { path, store, reserve, add } = await reserveOf(1);
+  add('seg-9', 1);
+  store.onRename = async (from) => {
+    if (from === 'seg-9') linkSync(join(path, from), join(path, 'of-a-clone'));
+  };
+  expect(await reserve.put('seg-9')).toBe(true);
+  const taken = await reserve.take('seg-10', 1);
+  expect(await taken!.links()).toBe(1);
+  await taken!.close();
+  expect(await reserve.take('seg-11', 1)).toBeUndefined();
+  expect(readFileSync(join(path, 'of-a-clone')).equals(fileUnder(1))).toBe(true);
+  expect(readdirSync(path).sort()).toEqual(['of-a-clone', 'seg-10']);
+});
