@@ -11,6 +11,7 @@ export interface Change {
  */
 export class History {
   readonly #changes: Change[][];
+  readonly #witnesses = new Set<Set<number>[]>();
   #frozen = false;
 
   constructor(blocks: number) {
@@ -25,6 +26,7 @@ export class History {
   issue(lba: number, version: number, acknowledged = true): Change {
     const change = { version, acknowledged };
     this.#changes[lba].push(change);
+    for (const versions of this.#witnesses) versions[lba].add(version);
     return change;
   }
 
@@ -33,8 +35,15 @@ export class History {
     for (const change of this.#changes[lba]) if (change.version === version) change.acknowledged = false;
   }
 
+  #lastAcknowledgedAt(lba: number): number {
+    return Math.max(
+      0,
+      this.#changes[lba].findLastIndex((change) => change.acknowledged),
+    );
+  }
+
   #lastAcknowledged(lba: number): Change {
-    return this.#changes[lba].findLast((change) => change.acknowledged) ?? this.#changes[lba][0];
+    return this.#changes[lba][this.#lastAcknowledgedAt(lba)];
   }
 
   /** A flush is sent. Returns what to call when it completes. */
@@ -67,6 +76,32 @@ export class History {
 
   allowed(lba: number): readonly number[] {
     return this.#changes[lba].map((change) => change.version);
+  }
+
+  /** What a read may give without a crash: what was acknowledged last, or what was asked for since. */
+  possible(lba: number): readonly number[] {
+    const changes = this.#changes[lba];
+    return changes.slice(this.#lastAcknowledgedAt(lba)).map(({ version }) => version);
+  }
+
+  /** Nothing of this block is under way any more, and it reads as one of the possible versions: it is that one. */
+  observe(lba: number, version: number): void {
+    const changes = this.#changes[lba];
+    const at = this.#lastAcknowledgedAt(lba);
+    const seen = changes.findLast((change, i) => i >= at && change.version === version);
+    if (seen === undefined) throw new Error(`block ${lba} can not be version ${version}`);
+    seen.acknowledged = true;
+    changes.splice(at, Infinity, ...changes.slice(at, at + 1).filter((last) => last !== seen), seen);
+  }
+
+  /** Notes from now on, until the call of what it returns, which versions each block may have at some moment. */
+  witness(): () => Set<number>[] {
+    const versions = this.#changes.map((_, lba) => new Set(this.possible(lba)));
+    this.#witnesses.add(versions);
+    return () => {
+      this.#witnesses.delete(versions);
+      return versions;
+    };
   }
 
   /** What a read gives while nothing of this block is under way, and no request of it failed. */

@@ -71,8 +71,21 @@ export interface SendOptions {
 
 const EMPTY = Buffer.alloc(0);
 
+export class OptionRefused extends Error {
+  readonly reply: number;
+
+  constructor(option: string, reply: number) {
+    super(`${option} was answered with ${reply}`);
+    this.reply = reply;
+  }
+}
+
 export class RawClient {
   socket: net.Socket;
+  /** What carries `socket` where that is TLS; else the same. */
+  readonly plain: net.Socket;
+  /** As the server calls this client. */
+  readonly peer: string;
   /** Resolves when the server closed the connection, in whatever way. */
   readonly closed: Promise<void>;
   structured = false;
@@ -85,6 +98,8 @@ export class RawClient {
 
   private constructor(socket: net.Socket) {
     this.socket = socket;
+    this.plain = socket;
+    this.peer = `${socket.localAddress}:${socket.localPort}`;
     this.#listen(socket);
     // A reset is one of the ways to close; 'close' follows.
     socket.on('error', () => undefined);
@@ -111,25 +126,36 @@ export class RawClient {
     });
   }
 
-  /** Greeted, structured and in the transmission phase of `name`. */
+  /** Greeted, perhaps under TLS, structured and in the transmission phase of `name`. */
   static async serving(
     address: string,
     name: string,
-    options: { structured?: boolean; meta?: boolean } = {},
-  ) {
+    options: { structured?: boolean; meta?: boolean; tls?: tls.ConnectionOptions | undefined } = {},
+  ): Promise<RawClient> {
     const client = await RawClient.connect(address);
-    await client.greet();
-    if (options.structured ?? true) {
-      await client.option(Option.STRUCTURED_REPLY);
-      client.structured = true;
+    try {
+      await client.greet();
+      if (options.tls !== undefined) await client.startTls(options.tls);
+      await client.#go(name, options.structured ?? true, options.meta ?? false);
+    } catch (error) {
+      await client.close();
+      throw error;
     }
-    if (options.meta) {
-      const data = encodeMetaRequest({ name, queries: ['base:allocation'] });
-      await client.option(Option.SET_META_CONTEXT, data);
-    }
-    const replies = await client.option(Option.GO, encodeInfoRequest({ name, infos: [] }));
-    if (replies.at(-1)?.reply !== Rep.ACK) throw new Error(`GO was answered with ${replies.at(-1)?.reply}`);
     return client;
+  }
+
+  async #go(name: string, structured: boolean, meta: boolean): Promise<void> {
+    if (structured) {
+      await this.option(Option.STRUCTURED_REPLY);
+      this.structured = true;
+    }
+    if (meta) {
+      const data = encodeMetaRequest({ name, queries: ['base:allocation'] });
+      await this.option(Option.SET_META_CONTEXT, data);
+    }
+    const replies = await this.option(Option.GO, encodeInfoRequest({ name, infos: [] }));
+    const last = replies.at(-1);
+    if (last?.reply !== Rep.ACK) throw new OptionRefused('GO', last?.reply ?? 0);
   }
 
   #listen(socket: net.Socket): void {

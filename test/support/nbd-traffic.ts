@@ -2,7 +2,8 @@
  * Random requests against one export, over several connections at once, with every promise that the answers make noted
  * in a history. Requests under way never overlap, so that the order of what happened to a block is known.
  */
-import { Command, CommandFlag } from '../../src/nbd/wire/constants.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command, CommandFlag, Errno } from '../../src/nbd/wire/constants.js';
 import type { Change, History } from './history.js';
 import type { PipelinedClient } from './pipelined-client.js';
 import { BLOCK, patternBlock } from './volume-harness.js';
@@ -19,6 +20,20 @@ export interface TrafficOptions {
   readonly firstBlock?: number;
   /** Versions are above this one. */
   readonly lastVersion: number;
+  /** Longest time that one waits before its next request; none where this is not given. */
+  readonly pauseMs?: number;
+  /** Somebody may stop the export: who is told so asks for nothing more. */
+  readonly mayStop?: boolean;
+}
+
+/** A request was answered with an error. */
+class Refusal extends Error {
+  readonly errno: number;
+
+  constructor(what: string, errno: number) {
+    super(`${what} was answered with error ${errno}`);
+    this.errno = errno;
+  }
 }
 
 export class Traffic {
@@ -45,7 +60,10 @@ export class Traffic {
   }
 
   async #work(client: PipelinedClient): Promise<void> {
+    const { pauseMs = 0 } = this.#options;
     while (!this.#stopped) {
+      if (pauseMs > 0) await sleep(this.#int(pauseMs));
+      if (this.#stopped) return;
       const what = this.#options.random();
       this.requests++;
       try {
@@ -54,6 +72,7 @@ export class Traffic {
         else await this.#withRange((lba, blocks) => this.#change(client, lba, blocks, what));
       } catch (error) {
         if (error instanceof Error && error.message.includes('the server closed the connection')) return;
+        if (this.#options.mayStop && error instanceof Refusal && error.errno === Errno.ESHUTDOWN) return;
         throw error;
       }
     }
@@ -128,5 +147,5 @@ export function versionOf(block: Buffer): number {
 }
 
 function expectOk(reply: { error: number }, what: string): void {
-  if (reply.error !== 0) throw new Error(`${what} was answered with error ${reply.error}`);
+  if (reply.error !== 0) throw new Refusal(what, reply.error);
 }

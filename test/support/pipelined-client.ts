@@ -1,4 +1,5 @@
 /** An NBD client with many requests under way on one connection, answered in whatever order. */
+import type tls from 'node:tls';
 import { type Message, RawClient, type SendOptions } from './nbd-raw-client.js';
 
 export interface Reply {
@@ -27,8 +28,17 @@ export class PipelinedClient {
     this.#ended = this.#receive();
   }
 
-  static async connect(address: string, name: string): Promise<PipelinedClient> {
-    return new PipelinedClient(await RawClient.serving(address, name));
+  static async connect(address: string, name: string, tls?: tls.ConnectionOptions): Promise<PipelinedClient> {
+    return new PipelinedClient(await RawClient.serving(address, name, { tls }));
+  }
+
+  /** On a connection in its transmission phase; what comes on it is read here from now on. */
+  static over(client: RawClient): PipelinedClient {
+    return new PipelinedClient(client);
+  }
+
+  get raw(): RawClient {
+    return this.#client;
   }
 
   /** Rejects where the connection breaks before the answer. `length` is what a READ asks for. */

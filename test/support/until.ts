@@ -16,3 +16,16 @@ export async function until(
     await sleep(everyMs);
   }
 }
+
+/** What it resolves to; rejects where that takes longer. */
+export async function within<T>(deadlineMs: number, what: string, promise: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`not in ${deadlineMs} ms: ${what}`)), deadlineMs);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
