@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DaemonProcess } from '../support/daemon-process.js';
 import { Dice } from '../support/dice.js';
-import { hasProgram } from '../support/programs.js';
+import { hasProgram, mustRun } from '../support/programs.js';
 import { testSeed } from '../support/seeded-random.js';
 import { compare } from './protocol-walk/compare.js';
 import { Contents } from './protocol-walk/contents.js';
@@ -57,7 +57,11 @@ interface Stage {
   readonly peer: string;
 }
 
-describe.skipIf(!hasProgram('nbdkit'))('walks through the protocol (needs nbdkit)', () => {
+/** The one whose ways the tables tell. */
+const PEER = 'nbdkit 1.32';
+const version = hasProgram('nbdkit') ? await mustRun('nbdkit', ['--version']) : '';
+
+describe.skipIf(!version.startsWith(`${PEER}.`))(`walks through the protocol (needs ${PEER})`, () => {
   const directory = mkdtempSync(join(tmpdir(), 'sealbd-walk-'));
   const peers: Peer[] = [];
   const stages: Stage[] = [];

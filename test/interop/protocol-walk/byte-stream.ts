@@ -30,7 +30,7 @@ export class ByteStream {
     socket.on('end', end);
     // A reset is one of the ways to close; 'close' follows.
     socket.on('error', () => undefined);
-    socket.setTimeout(SILENCE_MS, () => {
+    socket.on('timeout', () => {
       this.silent = true;
       socket.destroy();
     });
@@ -74,6 +74,23 @@ export class ByteStream {
 
   /** Undefined where the server closed before the first of them; rejects where it closed in the midst. */
   async take(count: number): Promise<Buffer | undefined> {
+    this.#socket.setTimeout(SILENCE_MS);
+    try {
+      return await this.#take(count);
+    } finally {
+      // Between two walks nobody needs to say anything.
+      this.#socket.setTimeout(0);
+    }
+  }
+
+  /** The same, where more must come. */
+  async must(count: number): Promise<Buffer> {
+    const bytes = await this.take(count);
+    if (bytes === undefined && count > 0) throw new Error('closed in the midst of a message');
+    return bytes ?? Buffer.alloc(0);
+  }
+
+  async #take(count: number): Promise<Buffer | undefined> {
     while (this.#bytes < count) {
       if (this.#ended) {
         if (this.#bytes > 0)
@@ -88,12 +105,5 @@ export class ByteStream {
     this.#received = all.length > count ? [all.subarray(count)] : [];
     this.#bytes -= count;
     return all.subarray(0, count);
-  }
-
-  /** The same, where more must come. */
-  async must(count: number): Promise<Buffer> {
-    const bytes = await this.take(count);
-    if (bytes === undefined && count > 0) throw new Error('closed in the midst of a message');
-    return bytes ?? Buffer.alloc(0);
   }
 }
