@@ -170,7 +170,7 @@ export class Compactor {
         if (this.#stopped || pace.signal?.aborted || chosen >= blocksMax) break;
         if (this.#rewriting && this.#hurry && chosen > 0) break;
         const blocks = this.#blocksToMove(victim);
-        if (blocks === 0 || this.#options.isBusy(victim)) continue;
+        if (blocks === 0 || this.#isGone(victim) || this.#options.isBusy(victim)) continue;
         chosen += blocks;
         await this.#compact(victim, pace);
       }
@@ -188,6 +188,11 @@ export class Compactor {
       return segment.live <= segment.slots * LIVE_RATIO_MAX && this.#isMovable(segment);
     });
     return worth.sort((a, b) => a.live / a.slots - b.live / b.slots);
+  }
+
+  /** Let go of since it was chosen: a snapshot that alone held it was deleted meanwhile. */
+  #isGone(segment: Segment): boolean {
+    return this.#options.table.byIndex(segment.index) !== segment;
   }
 
   #blocksToMove(segment: Segment): number {

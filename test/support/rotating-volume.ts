@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { expect, onTestFinished } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { errnoOf } from '../../src/base/errors.js';
+import { type Logger, nullLogger } from '../../src/base/log.js';
 import { CipherPool } from '../../src/cipher/cipher-pool.js';
 import { dropOld, rotate } from '../../src/daemon/dek-rotation.js';
 import type { AddDekOptions, VolumeHeader } from '../../src/keys/volume-header.js';
@@ -25,6 +26,7 @@ export interface RotatingOptions {
   readonly suite?: SuiteId;
   readonly blocks?: number;
   readonly tuning?: Partial<VolumeTuning>;
+  readonly log?: Logger;
 }
 
 export class RotatingVolume {
@@ -34,11 +36,13 @@ export class RotatingVolume {
   readonly cipher = new CipherPool({ threads: 1 });
   /** That of the first opening, and of those that it is given to. */
   readonly store: HookedStore;
+  readonly #log: Logger;
   readonly #io = new Arena(1 << 20);
   readonly #versions = new Map<number, number>();
   #sealed: SealedVolume | undefined;
 
-  private constructor(dataDirectory: string, store: HookedStore, tuning: Partial<VolumeTuning>) {
+  private constructor(dataDirectory: string, store: HookedStore, tuning: Partial<VolumeTuning>, log: Logger) {
+    this.#log = log;
     this.dataDirectory = dataDirectory;
     this.path = store.path;
     this.store = store;
@@ -46,12 +50,12 @@ export class RotatingVolume {
   }
 
   /** Under local:default. Stopped, and gone, when the test has finished. */
-  static async create({ suite = 2, blocks = 2048, tuning = {} }: RotatingOptions = {}) {
+  static async create({ suite = 2, blocks = 2048, tuning = {}, log = nullLogger }: RotatingOptions = {}) {
     expectNoLeakedSlots();
     const dataDirectory = memoryDirectory();
     await keyProviders(dataDirectory).open('local:default').ensure();
     const store = new HookedStore(await FsStore.open(volumePath(dataDirectory), { create: true }));
-    const subject = new RotatingVolume(dataDirectory, store, tuning);
+    const subject = new RotatingVolume(dataDirectory, store, tuning, log);
     onTestFinished(() => subject.#end());
     subject.#sealed = await SealedVolume.create({ ...subject.#options, store, suite, blocks });
     return subject;
@@ -59,7 +63,7 @@ export class RotatingVolume {
 
   get #options() {
     const { dataDirectory, cipher, tuning } = this;
-    return { dataDirectory, cipher, tuning };
+    return { dataDirectory, cipher, tuning, log: this.#log };
   }
 
   async #end(): Promise<void> {

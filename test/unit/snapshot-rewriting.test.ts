@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { Arena } from '../../src/native/arena.js';
 import type { RunBatch } from '../../src/volume/map-file/run-batch.js';
 import { diskFull, gate } from '../support/hooked-store.js';
+import { type LogLine, recordingLogger } from '../support/nbd-test-server.js';
 import { RotatingVolume, rejection } from '../support/rotating-volume.js';
 import { readSnapshot } from '../support/snapshot-reader.js';
 import { BLOCK } from '../support/volume-harness.js';
@@ -104,6 +105,29 @@ describe('re-encryption with snapshots', () => {
     expect(subject.volume.snapshots.list().map(({ name }) => name)).toEqual(['b', 'c']);
     expect(await versionsOf(subject, 'c')).toEqual(versions([100, 1], [100, 2], [500, 3], [324, 0]));
     expect(await versionsOf(subject, 'b')).toEqual(versions([100, 1], [200, 2], [300, 1], [424, 0]));
+    await subject.expectData();
+  });
+
+  it('takes what a deleted snapshot alone held for gone, and not for damaged', async () => {
+    const lines: LogLine[] = [];
+    const subject = await RotatingVolume.create({ blocks: BLOCKS, log: recordingLogger(lines) });
+    await subject.fill(1, 0, 600);
+    await subject.volume.createSnapshot('a');
+    await subject.fill(2, 0, 600);
+    const { segments } = subject;
+    await subject.rotate(true);
+    let deleting: Promise<void> | undefined;
+    subject.store.onRead = async (name) => {
+      if (!name.startsWith('seg-') || deleting !== undefined) return;
+      deleting = subject.volume.deleteSnapshot('a');
+      await deleting;
+    };
+    await subject.rewrite();
+    expect(deleting).toBeDefined();
+    await subject.dropOld();
+    expect(subject.deks).toEqual(['2 active']);
+    expect(subject.segments.filter((name) => segments.includes(name))).toEqual([]);
+    expect(lines.filter(({ level }) => level === 'error')).toEqual([]);
     await subject.expectData();
   });
 
