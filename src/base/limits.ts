@@ -87,7 +87,10 @@ export const SOCKET_BUFFER_BYTES = 512 * KiB;
 /** Longer reads are done in pieces, and one that meets a hole is told about it above the second number. */
 export const READ_PIECE_BYTES = MiB;
 export const HOLE_READ_BYTES_MIN = 64 * KiB;
-/** What a connection may have under way and unsent, and what it moves in one turn, while others have requests too. */
+/** Requests of so much on average have nothing to fear from each other. */
+export const LARGE_REQUEST_BYTES_MIN = 128 * KiB;
+/** What a connection may have under way and unsent, and what it moves in one turn, while others have requests too, some of
+ *  them small. */
 export const SHARED_BYTES_IN_FLIGHT_MAX = MiB;
 export const SHARED_REPLY_BYTES_UNSENT_MAX = MiB;
 export const SHARED_BYTES_PER_TURN = 256 * KiB;

@@ -4,7 +4,7 @@
  * and from the server's sweep (`tick`).
  */
 import { messageOf } from '../base/errors.js';
-import { LINGER_MS } from '../base/limits.js';
+import { LARGE_REQUEST_BYTES_MIN, LINGER_MS } from '../base/limits.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { IO_READABLE, IO_WRITABLE } from '../native/addon.js';
 import type { ChunkPool } from './chunk-pool.js';
@@ -26,6 +26,9 @@ import { type Transport, type TransportEvents, WOULD_BLOCK } from './transport.j
 const IN_TURN_MIN = 32;
 
 type State = 'handshake' | 'serving' | 'lingering' | 'closed';
+
+/** Requests of one client, small or large on average. */
+export type Work = 'none' | 'small' | 'large';
 
 export class Connection implements SessionHost, NegotiationHost, NbdClient, TransportEvents {
   readonly id: number;
@@ -60,6 +63,8 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
   #waitingForMemory = false;
   #retrying = false;
   #requestsSeen = 0;
+  #requestedBytesSeen = 0;
+  #work: Work = 'none';
   #detach: (() => void) | undefined;
 
   constructor(host: ConnectionHost, transport: Transport, id: number) {
@@ -103,12 +108,17 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     return this.#session?.inFlight ?? 0;
   }
 
-  /** Whether it has had requests since the last call, or has some in flight. */
-  hasWorked(): boolean {
-    const { requests = 0, inFlight = 0 } = this.#session ?? {};
-    const worked = inFlight > 0 || requests !== this.#requestsSeen;
+  /** What its requests since the last call were like, or those that are in flight yet. */
+  workSinceLast(): Work {
+    const { requests = 0, requestedBytes = 0, inFlight = 0 } = this.#session ?? {};
+    const came = requests - this.#requestsSeen;
+    if (came > 0) {
+      const bytes = (requestedBytes - this.#requestedBytesSeen) / came;
+      this.#work = bytes < LARGE_REQUEST_BYTES_MIN ? 'small' : 'large';
+    } else if (inFlight === 0) this.#work = 'none';
     this.#requestsSeen = requests;
-    return worked;
+    this.#requestedBytesSeen = requestedBytes;
+    return this.#work;
   }
 
   /** Answers what is in flight, refuses what comes, then closes. */

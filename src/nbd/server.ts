@@ -142,7 +142,7 @@ export class NbdServer implements ConnectionHost {
 
   // For connections.
 
-  /** Of one that works alone until the sweep has seen another one at work. */
+  /** Of one that works alone, until the sweep has seen another one at work beside which small requests wait. */
   get share(): Share {
     return this.#share;
   }
@@ -199,12 +199,13 @@ export class NbdServer implements ConnectionHost {
 
   #tick(): void {
     const now = this.#clock.monotonic();
-    let workers = 0;
+    const works = { none: 0, small: 0, large: 0 };
     for (const connection of [...this.#connections.keys()]) {
-      if (connection.hasWorked()) workers += 1;
+      works[connection.workSinceLast()] += 1;
       connection.tick(now);
     }
-    this.#share = workers > 1 ? this.#among : this.#alone;
+    // Large requests among themselves wait for each other anyway.
+    this.#share = works.small > 0 && works.small + works.large > 1 ? this.#among : this.#alone;
     if (now >= this.#trimAt) {
       this.pool.trim();
       this.#trimAt = now + TRIM_MS;

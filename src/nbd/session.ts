@@ -63,8 +63,9 @@ export class Session {
   readonly host: SessionHost;
   /** Every new request is answered with ESHUTDOWN. */
   refusing = false;
-  /** That came so far. */
+  /** That came so far, and the bytes that they are about. */
   requests = 0;
+  requestedBytes = 0;
   readonly #context: { -readonly [K in keyof RequestContext]: RequestContext[K] };
   readonly #limits: NbdLimits;
   readonly #request: Request = emptyRequest();
@@ -184,6 +185,7 @@ export class Session {
 
   #count(request: Request): void {
     this.requests += 1;
+    this.requestedBytes += request.length;
     this.counters.count(request.type);
     // An early reply may have found out that the client is gone: its input went with it.
     if (this.host.open) this.input.consume(REQUEST_HEADER_BYTES);

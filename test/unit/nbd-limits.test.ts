@@ -505,11 +505,26 @@ describe('fairness', () => {
     expect(bytes).toBeLessThanOrEqual(SHARED_BYTES_IN_FLIGHT_MAX + 3 * ARENA_CHUNK_BYTES);
   });
 
-  /** Until the sweep has seen that these and others are. */
-  async function bothAtWork(...working: RawClient[]): Promise<void> {
+  it('clients with large requests alone do not slow each other down further', async () => {
+    const clients = [await serving(), await serving()];
+    await untilSwept(clients, MiB);
+    disk.delay = (operation) => (operation === 'write' ? new Promise<void>(() => undefined) : undefined);
+    const payload = Buffer.alloc(2 * MiB);
+    for (let i = 0; i < 4; i++)
+      for (const client of clients) client.send(Command.WRITE, 0, payload.length, { payload });
+    const used = (): number => test.server.stats().memory.largeUsed;
+    await eventually(() => used() >= 8, 'the writes of both are at the device');
+  });
+
+  /** Until the sweep has seen that these and others are at work. */
+  function bothAtWork(...working: RawClient[]): Promise<void> {
+    return untilSwept(working, 4096);
+  }
+
+  async function untilSwept(working: readonly RawClient[], length: number): Promise<void> {
     const end = performance.now() + 600;
     while (performance.now() < end) {
-      for (const client of working) expect((await client.readAt(0, 4096)).error).toBe(Errno.OK);
+      for (const client of working) expect((await client.readAt(0, length)).error).toBe(Errno.OK);
     }
   }
 });
