@@ -145,6 +145,8 @@ export const BACKUPS_PER_CHAIN_MAX = 1024;
 export const BACKUP_INDEX_BYTES_MAX = 1024 * MiB;
 /** Backups that a daemon remembers, for `key usage`; fewer where their file would be longer than SMALL_FILE_BYTES_MAX. */
 export const KNOWN_BACKUPS_MAX = 1024;
+/** Of the threads of Node's pool, four unless told otherwise: what the files of all backups may hold, however slow they are. */
+export const BACKUP_FILE_THREADS_MAX = 2;
 /** Data files that are copied side by side. */
 export const BACKUP_LANES = 2;
 

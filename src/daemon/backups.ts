@@ -16,6 +16,7 @@ import { newestDek } from '../keys/superblock.js';
 import type { VolumeHeader } from '../keys/volume-header.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { FsStore } from '../store/fs-store.js';
+import type { BackupFiles } from './backup-files.js';
 import type { EngineVolume } from './engine.js';
 import type { JobControl, Jobs } from './jobs.js';
 import type { KnownBackups } from './known-backups.js';
@@ -29,6 +30,7 @@ export interface BackupsOptions {
   readonly providers: KeyProviders;
   readonly cipher: CipherPool;
   readonly known: KnownBackups;
+  readonly backupFiles: BackupFiles;
   /** Of the volumes: no place for a backup. */
   readonly volumesPath: string;
   readonly clock: Clock;
@@ -83,18 +85,19 @@ export class Backups {
     if (!isAbsolute(path)) throw new SealbdError('USAGE', `${path}: expected an absolute path`);
     const full = resolve(path);
     const { volumesPath } = this.#options;
-    const above = await realpath(dirname(full)).catch(() => dirname(full));
+    const { backupFiles } = this.#options;
+    const above = await backupFiles.run(() => realpath(dirname(full))).catch(() => dirname(full));
     if (isWithin(await realpath(volumesPath), above))
       throw new SealbdError('USAGE', `${path} is inside the directory of the volumes`);
     if (base !== undefined && resolve(base) === full)
       throw new SealbdError('USAGE', 'a backup can not be its own base');
-    await assertClaimable(FsStore.at(full));
+    await assertClaimable(backupFiles.at(full));
     return full;
   }
 
   async #base(given: string): Promise<Base> {
     const path = resolve(given);
-    const chain = await openChain(path, (at) => FsStore.at(at));
+    const chain = await openChain(path, (at) => this.#options.backupFiles.at(at));
     return { chain, keys: await openChainKeys(chain, this.#options.providers), path };
   }
 
@@ -106,9 +109,9 @@ export class Backups {
     control: JobControl,
     by: Actor,
   ) {
-    const { volumes, cipher, random, clock, known, log, record } = this.#options;
+    const { volumes, cipher, random, clock, known, log, record, backupFiles } = this.#options;
     const device = openDevice(volumes.get(name));
-    const to = await openTarget(path);
+    const to = backupFiles.gated(await backupFiles.run(() => openTarget(path)));
     const lent = await this.#withHeader(name, device, keysOf);
     try {
       const source = await device.pin();

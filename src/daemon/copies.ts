@@ -1,11 +1,12 @@
 /** The parts that copy volumes: backups, restores, clones; put together. */
 import type { Logger } from '../base/log.js';
 import { FsStore } from '../store/fs-store.js';
+import { BackupFiles } from './backup-files.js';
 import { Backups, type BackupsOptions } from './backups.js';
 import { KnownBackups } from './known-backups.js';
 import { Restores, type RestoresOptions } from './restores.js';
 
-type CopiesOptions = Omit<BackupsOptions & RestoresOptions, 'known'>;
+type CopiesOptions = Omit<BackupsOptions & RestoresOptions, 'known' | 'backupFiles'>;
 
 export interface Copies {
   readonly backups: Backups;
@@ -17,6 +18,11 @@ export function openKnownBackups(dataPath: string, log: Logger): KnownBackups {
   return new KnownBackups(FsStore.at(dataPath), log);
 }
 
-export function openCopies(options: CopiesOptions, known: KnownBackups): Copies {
-  return { backups: new Backups({ ...options, known }), restores: new Restores({ ...options, known }) };
+export function openCopies(
+  options: CopiesOptions,
+  known: KnownBackups,
+  backupFiles = new BackupFiles(),
+): Copies {
+  const all = { ...options, known, backupFiles };
+  return { backups: new Backups(all), restores: new Restores(all) };
 }

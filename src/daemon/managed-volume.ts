@@ -191,14 +191,14 @@ export class ManagedVolume {
     );
   }
 
-  /** Stops the engine and wipes the DEKs, whatever the engine does, at the deadline. */
-  close(): Promise<void> {
-    return this.#close('stopped', undefined);
+  /** Stops the engine and wipes the DEKs, whatever the engine does, at the deadline: FAILED where that came first. */
+  close(deadlineMs = STOP_DEADLINE_MS): Promise<void> {
+    return this.#close('stopped', undefined, deadlineMs);
   }
 
   /** The same because the key was taken away; `reason` is shown from then on. */
   closeKeyInvalid(reason: string): Promise<void> {
-    return this.#close('key-invalid', reason);
+    return this.#close('key-invalid', reason, STOP_DEADLINE_MS);
   }
 
   /** Wipes the DEKs of a volume that should have stopped by now. What it is doing fails. */
@@ -206,7 +206,11 @@ export class ManagedVolume {
     this.#open?.header.revoke();
   }
 
-  async #close(state: 'stopped' | 'key-invalid', reason: string | undefined): Promise<void> {
+  async #close(
+    state: 'stopped' | 'key-invalid',
+    reason: string | undefined,
+    deadlineMs: number,
+  ): Promise<void> {
     const open = this.#open;
     if (open === undefined) {
       this.#closed(state, reason);
@@ -214,10 +218,10 @@ export class ManagedVolume {
     }
     const { clock } = this.#options;
     const started = clock.monotonic();
-    const deadline = sleep(clock, STOP_DEADLINE_MS + STOP_GRACE_MS);
+    const deadline = sleep(clock, deadlineMs + STOP_GRACE_MS);
     try {
-      await Promise.race([open.device.stop(STOP_DEADLINE_MS), deadline]);
-      if (clock.monotonic() - started >= STOP_DEADLINE_MS) {
+      await Promise.race([open.device.stop(deadlineMs), deadline]);
+      if (clock.monotonic() - started >= deadlineMs) {
         this.#abandoned = true;
         throw new SealbdError('FAILED', `volume "${this.name}" did not stop in ${STOP_DEADLINE_MS} ms`);
       }
@@ -304,7 +308,8 @@ export class ManagedVolume {
       failure = error;
     }
     if (clock.monotonic() - started >= STOP_DEADLINE_MS && device.state === 'stopped') {
-      await this.#close('stopped', `it did not close in ${STOP_DEADLINE_MS} ms to be rolled back`);
+      const reason = `it did not close in ${STOP_DEADLINE_MS} ms to be rolled back`;
+      await this.#close('stopped', reason, STOP_DEADLINE_MS);
       this.#abandoned = true;
     } else {
       await this.#settleSize(header, failure === undefined ? sizeBytes : before).catch((error: unknown) => {

@@ -24,6 +24,7 @@ import { newestDek } from '../keys/superblock.js';
 import type { KeyProviders } from '../kms/registry.js';
 import { FsStore } from '../store/fs-store.js';
 import type { PinnedVolume } from '../volume/pin.js';
+import type { BackupFiles } from './backup-files.js';
 import type { JobControl, Jobs } from './jobs.js';
 import type { KnownBackups } from './known-backups.js';
 import { openDevice } from './open-device.js';
@@ -40,6 +41,7 @@ export interface RestoresOptions {
   readonly cipher: CipherPool;
   readonly pins: ReadonlyMap<string, HeaderPins>;
   readonly known: KnownBackups;
+  readonly backupFiles: BackupFiles;
   readonly clock: Clock;
   readonly random: RandomSource;
   readonly log: Logger;
@@ -71,7 +73,7 @@ export class Restores {
     if (!isAbsolute(request.path))
       throw new SealbdError('USAGE', `${request.path}: expected an absolute path`);
     const path = resolve(request.path);
-    const chain = await openChain(path, (at) => FsStore.at(at));
+    const chain = await openChain(path, (at) => this.#options.backupFiles.at(at));
     const { manifest } = chain[chain.length - 1];
     const deks = chainDeks(chain);
     this.#assertAllowed(name, { ...manifest, deks });

@@ -1,8 +1,8 @@
 /** Every volume of the data directory: opening, creating, resizing, starting, stopping, deleting. */
 
-import type { Clock } from '../base/clock.js';
+import { type Clock, within } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
-import { VOLUMES_MAX } from '../base/limits.js';
+import { STOP_DEADLINE_MS, VOLUMES_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { RandomSource } from '../base/random.js';
 import { formatSize } from '../base/units.js';
@@ -58,6 +58,16 @@ export interface VolumeObserver {
   deksChanged(name: string, before: Superblock, after: Superblock, by: Actor): void;
   /** Learns of what comparing does not tell. */
   record(event: VolumeEvent): void;
+}
+
+/** The marker of a volume that is to stay stopped, or not, could not be written in time. */
+class Unanswered extends SealbdError {
+  constructor(name: string, stopped: boolean) {
+    const after = stopped
+      ? 'its keys are wiped, but it may open again when the daemon is started again'
+      : 'it stays as it was';
+    super('FAILED', `the store of volume "${name}" did not answer in ${STOP_DEADLINE_MS} ms: ${after}`);
+  }
 }
 
 export class VolumeManager {
@@ -177,7 +187,7 @@ export class VolumeManager {
       if (volume.state === 'serving') return volume;
       const { waiting } = volume;
       this.#options.jobs.abortAll(name);
-      await volume.setMarkedStopped(false);
+      await this.#mark(volume, false);
       await this.#closeFailed(volume);
       try {
         await volume.open();
@@ -195,16 +205,34 @@ export class VolumeManager {
     });
   }
 
-  /** Lasts over a restart. The marker comes first: a crash on the way must not bring the volume back. */
+  /**
+   * Lasts over a restart. The marker comes first: a crash on the way must not bring the volume back. A store that does not answer
+   * keeps neither from the deadline: the keys are wiped then, and it rejects.
+   */
   stop(name: string, by: Actor): Promise<ManagedVolume> {
     return this.#run(name, by, async () => {
+      const { clock, jobs, log } = this.#options;
       const volume = this.get(name);
-      await volume.setMarkedStopped(true);
-      this.#options.jobs.abortAll(name);
-      await volume.close();
-      this.#options.log.info({ volume: name }, 'stopped; its keys are wiped');
+      const started = clock.monotonic();
+      let late: unknown;
+      await this.#mark(volume, true).catch((error: unknown) => {
+        if (!(error instanceof Unanswered)) throw error;
+        late = error;
+      });
+      jobs.abortAll(name);
+      const leftMs = Math.max(0, STOP_DEADLINE_MS - (clock.monotonic() - started));
+      if (late !== undefined) await this.#closeFailed(volume, leftMs);
+      else await volume.close(leftMs);
+      if (late !== undefined) throw late;
+      log.info({ volume: name }, 'stopped; its keys are wiped');
       return volume;
     });
+  }
+
+  #mark(volume: ManagedVolume, stopped: boolean): Promise<void> {
+    const { clock } = this.#options;
+    const late = () => new Unanswered(volume.name, stopped);
+    return within(clock, STOP_DEADLINE_MS, volume.setMarkedStopped(stopped), late);
   }
 
   /** Stops a volume whose key was taken away, unless it was stopped or opened since `epoch`. Does not last over a restart. */
@@ -341,9 +369,9 @@ export class VolumeManager {
   }
 
   /** What can't be flushed any more must not keep a failed volume from being deleted or opened anew. */
-  async #closeFailed(volume: ManagedVolume): Promise<void> {
+  async #closeFailed(volume: ManagedVolume, deadlineMs?: number): Promise<void> {
     try {
-      await volume.close();
+      await volume.close(deadlineMs);
     } catch (error) {
       this.#options.log.error({ volume: volume.name, reason: messageOf(error) }, 'did not stop cleanly');
     }

@@ -5,6 +5,7 @@ import { onTestFinished } from 'vitest';
 import { type Clock, systemClock } from '../../src/base/clock.js';
 import { type Logger, nullLogger } from '../../src/base/log.js';
 import { AuditLog } from '../../src/daemon/audit-log.js';
+import { BackupFiles } from '../../src/daemon/backup-files.js';
 import { type Copies, openCopies, openKnownBackups } from '../../src/daemon/copies.js';
 import { EventHook } from '../../src/daemon/event-hook.js';
 import { Jobs } from '../../src/daemon/jobs.js';
@@ -50,6 +51,7 @@ export interface Watched {
   readonly snapshots: SnapshotOperations;
   readonly backups: Copies['backups'];
   readonly restores: Copies['restores'];
+  readonly backupFiles: BackupFiles;
   audit(): Promise<(VolumeEvent & { time: string })[]>;
   close(): Promise<void>;
 }
@@ -63,6 +65,8 @@ export interface WatchedOptions {
   /** For the retries of a re-encryption. */
   readonly retryClock?: Clock;
   readonly pins?: ReadonlyMap<string, HeaderPins>;
+  /** Of all else. */
+  readonly clock?: Clock;
 }
 
 export class WatchedDirectory {
@@ -94,8 +98,8 @@ export class WatchedDirectory {
     watchClock = systemClock,
     retryClock = systemClock,
     pins = new Map(),
+    clock = systemClock,
   }: WatchedOptions = {}): Promise<Watched> {
-    const clock = systemClock;
     const random = systemRandom;
     const providers = new KeyProviders(kmsEnvironment(this.path), [
       this.one.scheme,
@@ -123,6 +127,7 @@ export class WatchedDirectory {
       },
     });
     const known = openKnownBackups(this.path, log);
+    const backupFiles = new BackupFiles();
     await volumes.openAll();
     const close = async (): Promise<void> => {
       watchdog.close();
@@ -133,7 +138,7 @@ export class WatchedDirectory {
       await audit.close();
     };
     return {
-      ...{ volumes, rotations, watchdog, jobs, files, close },
+      ...{ volumes, rotations, watchdog, jobs, files, backupFiles, close },
       snapshots: new SnapshotOperations({
         ...{ volumes, jobs, log: nullLogger },
         record: (event) => observer.record(event),
@@ -144,6 +149,7 @@ export class WatchedDirectory {
           ...{ volumesPath: join(this.path, 'volumes'), record: (event) => observer.record(event) },
         },
         known,
+        backupFiles,
       ),
       localKeys: new LocalKeys(keyringOf(this.path), volumes, random),
       keyAudit: new KeyAudit(volumes, (event) => observer.record(event)),

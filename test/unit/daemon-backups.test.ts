@@ -1,8 +1,9 @@
 /** Backups, restores and clones as operations of a daemon, over volumes of this process. */
-import { readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { JobInfo } from '../../src/admin/schemas.js';
+import { BACKUP_FILE_THREADS_MAX } from '../../src/base/limits.js';
 import { STARTUP } from '../../src/daemon/volume-events.js';
 import { Arena } from '../../src/native/arena.js';
 import { expectNoLeakedSlots, temporaryDirectory } from '../support/key-fixtures.js';
@@ -199,6 +200,35 @@ describe('the daemon', () => {
     await watched.jobs.cancel(job.id).catch(() => undefined); // It may be over.
     expect(readdirSync(join(directory.path, 'volumes')).filter((name) => name.startsWith('.'))).toEqual([]);
     if (watched.jobs.get(job.id).state === 'cancelled') expect(watched.volumes.find('w')).toBeUndefined();
+    await watched.close();
+  });
+
+  it('waits with backups and restores while the files of others hang, and serves meanwhile', async () => {
+    const watched = await new WatchedDirectory().start({});
+    const at = join(temporaryDirectory(), 'b');
+    await createVolume(watched.volumes, 'v', 'scripted:a');
+    await write(watched, 'v', 0, 20, 1);
+    let answer = (): void => undefined;
+    const hung = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    for (let i = 0; i < BACKUP_FILE_THREADS_MAX; i++) void watched.backupFiles.run(() => hung);
+    const request = { path: at, salvage: false };
+    let begun = 0;
+    const creating = watched.backups.create('v', request, STARTUP).finally(() => {
+      begun += 1;
+    });
+    const restoring = watched.restores.restore('w', request, STARTUP).finally(() => {
+      begun += 1;
+    });
+    restoring.catch(() => undefined);
+    await write(watched, 'v', 0, 20, 2);
+    expect(await versionAt(watched, 'v', 7)).toBe(2);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect([begun, existsSync(at)]).toEqual([0, false]);
+    answer();
+    await done(watched, await creating);
+    await expect(restoring).rejects.toThrow();
     await watched.close();
   });
 });

@@ -5,11 +5,13 @@ import { nullLogger } from '../../src/base/log.js';
 import type { Engine, EngineOpenOptions, EngineVolume } from '../../src/daemon/engine.js';
 import { ManagedVolume } from '../../src/daemon/managed-volume.js';
 import { systemRandom } from '../../src/daemon/random.js';
+import { STARTUP } from '../../src/daemon/volume-events.js';
 import { VolumeHeader } from '../../src/keys/volume-header.js';
 import { addon, type KeyHandle } from '../../src/native/addon.js';
 import { FsStore } from '../../src/store/fs-store.js';
 import { expectNoLeakedSlots, keyProviders, temporaryDirectory } from '../support/key-fixtures.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { createVolume, WatchedDirectory } from '../support/watched-volumes.js';
 
 /** An engine whose volumes stop as the test says. The real one can't be made to hang. */
 class ScriptedEngine implements Engine {
@@ -87,5 +89,46 @@ describe('closing a volume', () => {
     await expect(volume.close()).rejects.toThrow('disk gone');
     expect([addon.keyIsRevoked(dek), volume.state]).toEqual([true, 'stopped']);
     addon.keyRelease(dek);
+  });
+});
+
+describe('a store that does not answer', () => {
+  beforeEach(expectNoLeakedSlots);
+
+  async function hanging() {
+    const clock = new ManualClock();
+    const watched = await new WatchedDirectory().start({ clock });
+    const volume = await createVolume(watched.volumes, 'v', 'scripted:a');
+    const mark = volume.setMarkedStopped.bind(volume);
+    volume.setMarkedStopped = () => new Promise(() => undefined);
+    const pass = async (ms: number): Promise<void> => {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      clock.advance(ms);
+    };
+    return { watched, volume, mark, pass };
+  }
+
+  it('keeps no keys in memory past the deadline of a stop that can not be noted', async () => {
+    const { watched, volume, pass } = await hanging();
+    const stopping = watched.volumes.stop('v', STARTUP);
+    stopping.catch(() => undefined);
+    await pass(STOP_DEADLINE_MS - 1000);
+    expect(volume.device).toBeDefined();
+    await pass(1001);
+    await expect(stopping).rejects.toMatchObject({ code: 'FAILED', message: /keys are wiped, but/ });
+    expect([volume.state, volume.device]).toEqual(['stopped', undefined]);
+    await watched.close();
+  });
+
+  it('makes a start fail at the same deadline, and what comes behind it has its turn', async () => {
+    const { watched, volume, mark, pass } = await hanging();
+    await volume.close();
+    const starting = watched.volumes.start('v', STARTUP);
+    starting.catch(() => undefined);
+    await pass(STOP_DEADLINE_MS + 1);
+    await expect(starting).rejects.toThrow('it stays as it was');
+    volume.setMarkedStopped = mark;
+    expect((await watched.volumes.start('v', STARTUP)).state).toBe('serving');
+    await watched.close();
   });
 });
