@@ -10,7 +10,16 @@ const COMPILERS = ['clang++', ...[19, 18, 17, 16, 15, 14].map((version) => `clan
 const JS = join(BUILD, 'js');
 /** What reads bytes that somebody else wrote. What it calls in other folders runs without counters. */
 const COUNTED = [
-  ...['base/bytes', 'nbd/wire/', 'segment/format', 'keys/superblock', 'keys/dek-record', 'keys/origins'],
+  ...[
+    'base/bytes',
+    'nbd/wire/',
+    'nbd/handshake',
+    'nbd/negotiation',
+    'segment/format',
+    'keys/superblock',
+    'keys/dek-record',
+    'keys/origins',
+  ],
   ...[
     'keys/header-backup',
     'volume/checkpoint-root',

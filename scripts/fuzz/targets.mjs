@@ -5,6 +5,7 @@ export const NATIVE = ['kernels', 'runs', 'keys', 'arenas'];
 /** test/fuzz/targets: what reads bytes that others wrote, and the addon as JavaScript sees it. */
 export const JAVASCRIPT = [
   'nbd-wire',
+  'nbd-handshake',
   'superblock',
   'checkpoint',
   'segment',

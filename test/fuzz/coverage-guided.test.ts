@@ -8,7 +8,7 @@ import { runProgram } from '../support/programs.js';
 
 const SECONDS = process.env.SEALBD_FUZZ_SECONDS;
 /** So many inputs, whatever the machine's pace, and no more than so long. */
-const SHORT = ['--runs', '2000', '--seconds', '5'];
+const SHORT = ['--runs', '1000', '--seconds', '2'];
 const FUZZ = 'scripts/fuzz.mjs';
 const TARGETS = execFileSync(process.execPath, [FUZZ, '--list'], { encoding: 'utf8' }).trim().split('\n');
 const HAS_CLANG = spawnSync(process.execPath, [FUZZ, '--can']).status === 0;

@@ -6,18 +6,16 @@
 import { mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { addon, type KeyHandle, type SegmentKeyHandle } from '../../../src/native/addon.js';
+import { addon, type KeyHandle, type SegmentKeyHandle, SUITE_NONE } from '../../../src/native/addon.js';
 import { Arena } from '../../../src/native/arena.js';
+import { BLOCK, requireAllowed, SLOT, WORD, writes } from './addon-runs.js';
 import { someBytes, wrongValue } from './addon-values.js';
 import { Choices } from './choices.js';
 import { requireThat } from './oracle.js';
 
 const STEPS_MAX = 24;
-const BLOCK = 4096;
-const SLOT = 4128;
 const ARENA_BLOCKS = 3;
 const CODES = new Set(['EINVAL', 'KEY_REVOKED', 'KEY_STALE', 'KEY_MEMORY', 'KEY_AUTH', 'ENOMEM', 'EBADF']);
-const WORD = 2 ** 32;
 
 /** What readRun reads: slots of nothing, and the beginning of one. */
 const FILE = unnamedFile(new Uint8Array(2 * SLOT + 100));
@@ -47,6 +45,21 @@ const flag: Argument = ({ choices }) => choices.byte() % 2 === 1;
 const small: Argument = ({ choices }) => choices.one([0, 1, 2, 3, choices.below(20_000), choices.word()]);
 const number: Argument = ({ choices }) =>
   choices.one([0, 1, 2 ** 40 - 1, 2 ** 40, choices.word(), choices.word() * choices.word(), choices.float()]);
+const position: Argument = ({ choices }) =>
+  choices.one([0, 1, 16_382, 16_383, 16_384, choices.below(20_000)]);
+const blocks: Argument = ({ choices }) => choices.one([1, 1, 2, 3, 0, choices.below(20_000)]);
+const kind: Argument = ({ choices }) => choices.one([1, 1, 1, 2, 0, 3]);
+const durable: Argument = (scene) => (scene.choices.byte() % 2 === 0 ? -1 : number(scene));
+const table: Argument = (scene) => {
+  const out = new Float64Array(scene.choices.one([0, 6, 7, 14, 15]));
+  for (let at = 0; at + 7 <= out.length; at += 7) {
+    const run = [segment, descriptor, small, blocks, ref, position, number].map((part) =>
+      Number(part(scene)),
+    );
+    out.set(run, at);
+  }
+  return out;
+};
 const suite: Argument = ({ choices }) => choices.byte() % 3;
 const kernel: Argument = ({ choices }) => choices.one(['portable', 'aesni', 'vaes256', 'vaes512', 'none']);
 const held =
@@ -71,14 +84,6 @@ const closed: Argument = ({ choices }) => choices.one([1_000_000, 2 ** 31 - 1]);
 const address: Argument = ({ choices }) => choices.one(['127.0.0.1', '::1', 'nowhere', '127.0.0.1%x', '']);
 const secret: Argument = ({ secrets, choices }) =>
   secrets.length === 0 ? new ArrayBuffer(8) : choices.one(secrets);
-const table: Argument = (scene) => {
-  const out = new Float64Array(scene.choices.one([0, 6, 7, 14, 15]));
-  for (let at = 0; at + 7 <= out.length; at += 7) {
-    const run = [segment, descriptor, small, small, ref, small, number].map((part) => Number(part(scene)));
-    out.set(run, at);
-  }
-  return out;
-};
 const pieces: Argument = (scene) =>
   Float64Array.of(...[ref, small, ref, small].map((part) => Number(part(scene))));
 const context: Argument = ({ choices }) => {
@@ -122,11 +127,11 @@ const CALLS: readonly Call[] = [
     keepSegment,
   ],
   ['segmentKeyRelease', [segment]],
-  ['sealRun', [segment, ref, ref, small, small, number, number, number, small]],
-  ['openRun', [segment, ref, ref, small, small, number]],
-  ['readRun', [segment, descriptor, small, small, ref, small, number, flag]],
+  ['sealRun', [segment, ref, ref, blocks, position, number, number, durable, kind]],
+  ['openRun', [segment, ref, ref, blocks, position, number]],
+  ['readRun', [segment, descriptor, small, blocks, ref, position, number, flag]],
   ['readRuns', [table, small, small, flag, () => new Float64Array(1)]],
-  ['scanRun', [segment, ref, ref, small, small, bytes]],
+  ['scanRun', [segment, ref, ref, blocks, position, bytes]],
   ['ioStart', [() => EVENTS, () => () => undefined]],
   ['ioListenTcp', [address, () => 0, small], keepSocket],
   ['ioListenOn', [closed], keepSocket],
@@ -167,6 +172,8 @@ export function fuzz(data: Uint8Array): void {
     arenas: [new Arena(ARENA_BLOCKS * SLOT), new Arena(ARENA_BLOCKS * SLOT - 7)],
   };
   const before = addon.secureMemory();
+  // Without one most calls would end before they begin.
+  scene.segments.push(addon.segmentKeyDerive(null, SUITE_NONE, new Uint8Array(57)));
   try {
     for (let step = 0; step < STEPS_MAX && !choices.ended; step++) call(scene, choices.one(CALLS));
   } finally {
@@ -189,6 +196,7 @@ function call(scene: Scene, [name, makers, keep]: Call): void {
   const args = given.map((make, i) =>
     wrong % 4 === 2 && i === wrong % 5 ? wrongValue(choices) : make(scene),
   );
+  let refused = false;
   const images = scene.arenas.map(({ bytes: whole }) => Buffer.from(whole));
   try {
     const result = nativeOf(name)(...args);
@@ -197,7 +205,9 @@ function call(scene: Scene, [name, makers, keep]: Call): void {
     if (name === 'keyRetain') scene.keys.push(args[0] as KeyHandle);
   } catch (error) {
     refuses(name, error);
+    refused = true;
   }
+  if (!refused) requireAllowed(name, args, scene.arenas);
   requireUntouched(scene, name, args, images);
 }
 
@@ -219,21 +229,6 @@ function requireUntouched({ arenas }: Scene, name: string, args: unknown[], imag
     }
     requireThat(images[i].equals(whole), `${name} writes where it should and nowhere else`);
   });
-}
-
-/** Refs, and the bytes from each on, that a call may write to. */
-function writes(name: string, args: unknown[]): (readonly [at: number, length: number])[] {
-  const n = (i: number) => (typeof args[i] === 'number' ? args[i] : Number.NaN);
-  if (name === 'sealRun') return [[n(1), n(3) * SLOT]];
-  if (name === 'openRun' || name === 'scanRun') return [[n(1), n(3) * BLOCK]];
-  if (name === 'readRun') return [[n(4), n(3) * BLOCK]];
-  if (name === 'ioReceive') return [[n(1), n(2)]];
-  const runs = args[0];
-  if (name !== 'readRuns' || !(runs instanceof Float64Array)) return [];
-  return Array.from({ length: Math.floor(runs.length / 7) }, (_, i) => [
-    runs[7 * i + 4],
-    runs[7 * i + 3] * BLOCK,
-  ]);
 }
 
 function arenasOfReads(): number {

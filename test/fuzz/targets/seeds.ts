@@ -10,6 +10,7 @@ import { encodeHeaderBackup } from '../../../src/keys/header-backup.js';
 import { encodeSuperblock, type Superblock } from '../../../src/keys/superblock.js';
 import { encodeKeyring } from '../../../src/kms/local/keyring-codec.js';
 import { viewOf } from '../../../src/nbd/wire/bytes.js';
+import { Option } from '../../../src/nbd/wire/constants.js';
 import {
   encodeInfoRequest,
   encodeMetaRequest,
@@ -74,6 +75,27 @@ function wire(): Uint8Array[] {
     ),
     text(7, 'aä€😀'),
   ];
+}
+
+function handshakes(): Uint8Array[] {
+  const named = { name: 'disk', infos: [0, 1, 2, 3] };
+  const contexts = { name: 'disk', queries: ['base:allocation', 'base:'] };
+  const options: [number, Uint8Array][] = [
+    [Option.LIST, new Uint8Array(0)],
+    [Option.STARTTLS, new Uint8Array(0)],
+    [Option.STRUCTURED_REPLY, new Uint8Array(0)],
+    [Option.LIST_META_CONTEXT, encodeMetaRequest(contexts)],
+    [Option.SET_META_CONTEXT, encodeMetaRequest(contexts)],
+    [Option.INFO, encodeInfoRequest(named)],
+    [Option.GO, encodeInfoRequest(named)],
+  ];
+  const flags = Uint8Array.of(0, 0, 0, 3);
+  const encoded = options.map(([option, data]) => encodeOption(option, data));
+  const last = [Option.ABORT, Option.EXPORT_NAME].map((option) => encodeOption(option, Buffer.from('disk')));
+  const ends = [...encoded, ...last].map((option) => Buffer.concat([flags, option]));
+  return [Buffer.concat([flags, ...encoded]), ...ends].flatMap((bytes) =>
+    [0, 1, 6].map((how) => kind(how, kind(4, bytes))),
+  );
 }
 
 function dek(id: number, state: DekRecord['state']): DekRecord {
@@ -248,7 +270,13 @@ function texts(): Uint8Array[] {
 
 export async function seeds(): Promise<Record<string, Uint8Array[]>> {
   return {
-    ...{ 'nbd-wire': wire(), superblock: superblocks(), checkpoint: roots(), segment: segments() },
+    ...{
+      'nbd-wire': wire(),
+      'nbd-handshake': handshakes(),
+      superblock: superblocks(),
+      checkpoint: roots(),
+      segment: segments(),
+    },
     ...{ 'map-file': await mapFiles(), manifest: manifests(), 'backup-index': indexes(), texts: texts() },
     'map-entries': [Uint8Array.of(1, 0, 5, 3, 0x65, 1, 1, 0, 0x80, 1, 2, 0x80, 0x80, 2)],
   };
