@@ -17,6 +17,8 @@ export interface BackupKey {
   readonly deks: number[];
   /** Opens all of them, at this moment, from here. */
   readonly usable: boolean;
+  /** It can be used, and does not open them: the backup is damaged, or somebody else's. */
+  readonly damaged: boolean;
   readonly reason: string | null;
 }
 
@@ -114,23 +116,23 @@ async function keysOf(
   const keys: BackupKey[] = [];
   for (const under of names.values()) {
     const [{ keyUri, resolvedKeyId }] = under;
-    const reason = await whyNot(under, uuid, providers);
-    keys.push({ keyUri, resolvedKeyId, deks: under.map((dek) => dek.id), usable: reason === null, reason });
+    const deks = under.map((dek) => dek.id);
+    keys.push({ keyUri, resolvedKeyId, deks, ...(await usability(under, uuid, providers)) });
   }
   return keys;
 }
 
 /** A real unwrap of each, wiped at once. */
-async function whyNot(
+async function usability(
   deks: readonly DekRecord[],
   uuid: Uint8Array,
   providers: KeyProviders,
-): Promise<string | null> {
+): Promise<Pick<BackupKey, 'usable' | 'damaged' | 'reason'>> {
   try {
     for (const dek of deks) addon.keyRelease(await unwrapDek(uuid, dek, providers));
-    return null;
+    return { usable: true, damaged: false, reason: null };
   } catch (error) {
     if (!isSealbdError(error)) throw error;
-    return error.message;
+    return { usable: false, damaged: error.code === 'INTEGRITY', reason: error.message };
   }
 }

@@ -4,10 +4,14 @@ import { describeOffline } from '../../backup/offline.js';
 import { dataDirectory } from '../../base/data-directory.js';
 import { formatSize } from '../../base/units.js';
 import { dataOption, type ListingOptions } from '../context.js';
+import { EXIT } from '../exit-codes.js';
 import { print, printFields, printJson, printTable } from '../output.js';
 
+/** Exits 5 where the chain is not whole, or a key does not open a DEK of it; else 4 where a key can't be used. */
 export async function backupInfo(path: string, options: ListingOptions, command: Command): Promise<void> {
   const info = await describeOffline(path, dataDirectory(dataOption(command), process.env, process.cwd()));
+  if (info.problem !== null || info.keys.some((key) => key.damaged)) process.exitCode = EXIT.integrity;
+  else if (!info.keyUsable) process.exitCode = EXIT.keyUnavailable;
   if (options.json) return printJson(info);
   show(info);
 }
