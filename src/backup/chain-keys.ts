@@ -4,6 +4,7 @@ import { SealbdError } from '../base/errors.js';
 import { forEachLimited } from '../base/limited.js';
 import { DEKS_ASKED_AT_ONCE } from '../base/limits.js';
 import type { DekRecord } from '../keys/dek-record.js';
+import { DekRing } from '../keys/dek-ring.js';
 import { unwrapDek } from '../keys/header-unwrap.js';
 import { KmsError } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
@@ -17,7 +18,7 @@ const PUBLIC_DEK = 0;
 export interface ChainKeys {
   /** By DEK id; 0, the public key, where the chain has plaintext. */
   readonly handles: ReadonlyMap<number, KeyHandle>;
-  /** Wipes them. */
+  /** Wipes them, for whoever uses them at that moment. They stay listed, dead. */
   release(): void;
 }
 
@@ -41,24 +42,17 @@ export async function openChainKeys(
   providers: KeyProviders,
 ): Promise<ChainKeys> {
   const { uuid } = chain[chain.length - 1].manifest;
-  const handles = new Map<number, KeyHandle>();
-  const release = (): void => {
-    for (const handle of handles.values()) {
-      addon.keyRevoke(handle);
-      addon.keyRelease(handle);
-    }
-    handles.clear();
-  };
+  const ring = new DekRing(new Map());
   try {
     if (chain.some(({ manifest }) => manifest.plain || manifest.suite === 0))
-      handles.set(PUBLIC_DEK, addon.keyImport(new Uint8Array(32)));
+      ring.add(PUBLIC_DEK, addon.keyImport(new Uint8Array(32)));
     await forEachLimited(chainDeks(chain), DEKS_ASKED_AT_ONCE, async (dek) => {
-      handles.set(dek.id, await named(dek, unwrapDek(uuid, dek, providers)));
+      ring.add(dek.id, await named(dek, unwrapDek(uuid, dek, providers)));
     });
-    for (const backup of chain) assertAuthentic(backup, handles);
-    return { handles, release };
+    for (const backup of chain) assertAuthentic(backup, ring.handles);
+    return { handles: ring.handles, release: () => ring.revoke() };
   } catch (error) {
-    release();
+    ring.revoke();
     throw error;
   }
 }

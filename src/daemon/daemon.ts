@@ -180,7 +180,7 @@ async function start(
     audit: new KeyAudit(volumes, (event) => observer.record(event)),
     ...openCopies(
       {
-        ...{ volumes, files, jobs, providers, pins, clock, random, log },
+        ...{ volumes, files, jobs, providers, watchdog, pins, clock, random, log },
         ...{
           cipher: engine.cipher,
           volumesPath: data.volumesPath,

@@ -17,6 +17,8 @@ interface Job {
   readonly id: string;
   readonly kind: JobInfo['kind'];
   readonly volume: string;
+  /** Another volume that it reads, and ends with. */
+  readonly source: string | undefined;
   readonly abort: AbortController;
   readonly startedAt: number;
   state: JobInfo['state'];
@@ -40,7 +42,12 @@ export class Jobs {
   }
 
   /** CONFLICT where the volume has a job of this kind already, or (but with `always`) too many jobs run. */
-  start(kind: JobInfo['kind'], volume: string, work: Work, { always = false } = {}): JobInfo {
+  start(
+    kind: JobInfo['kind'],
+    volume: string,
+    work: Work,
+    { always = false, source }: { readonly always?: boolean; readonly source?: string } = {},
+  ): JobInfo {
     const running = this.#running();
     if (this.#runningJob(volume, kind) !== undefined) {
       throw new SealbdError('CONFLICT', `volume "${volume}" has a ${kind} job under way`);
@@ -52,6 +59,7 @@ export class Jobs {
       id: String(this.#nextId),
       kind,
       volume,
+      source,
       abort: new AbortController(),
       startedAt: this.#clock.now(),
       state: 'running',
@@ -72,6 +80,12 @@ export class Jobs {
   /** The job of this kind that runs on this volume. */
   running(volume: string, kind: JobInfo['kind']): JobInfo | undefined {
     const job = this.#runningJob(volume, kind);
+    return job === undefined ? undefined : view(job);
+  }
+
+  /** A job that works on this volume, or reads it. */
+  concerning(volume: string): JobInfo | undefined {
+    const job = this.#running().find((one) => one.volume === volume || one.source === volume);
     return job === undefined ? undefined : view(job);
   }
 
@@ -102,11 +116,12 @@ export class Jobs {
   }
 
   /**
-   * Tells the jobs of one volume, or all of them, to end, and does not wait: who closes a volume has a deadline, and
+   * Tells the jobs of one volume, those that read it too, or all of them, to end, and does not wait: who closes a volume has a deadline, and
    * its device refuses whatever a job that hangs on the disk asks afterwards.
    */
   abortAll(volume?: string): void {
-    for (const job of this.#running()) if (volume === undefined || job.volume === volume) job.abort.abort();
+    for (const job of this.#running())
+      if (volume === undefined || job.volume === volume || job.source === volume) job.abort.abort();
   }
 
   async #run(job: Job, work: Work): Promise<void> {

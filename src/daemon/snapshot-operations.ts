@@ -50,7 +50,7 @@ export class SnapshotOperations {
   rollBack(name: string, snapshot: string, by: Actor): Promise<void> {
     return this.#operate('snapshot-rollback', name, snapshot, by, async (volume) => {
       find(openDevice(volume), snapshot);
-      const job = this.#options.jobs.list().find((one) => one.volume === name && one.state === 'running');
+      const job = this.#options.jobs.concerning(name);
       if (job !== undefined)
         throw new SealbdError(
           'CONFLICT',

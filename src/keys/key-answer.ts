@@ -31,11 +31,11 @@ export function ask<T>(clock: Clock, question: Promise<T>): Promise<T> {
 }
 
 /**
- * Unwraps every DEK of an open volume and compares it, in the addon, with the one in its slot. The worst answer speaks for
+ * Unwraps every DEK of an open volume, or of backups that are read, and compares it, in the addon, with the one in its slot. The worst answer speaks for
  * the volume: a damaged wrap of one DEK does not hide that another one is refused. Never rejects.
  */
 export async function checkDeks(
-  superblock: Superblock,
+  superblock: Pick<Superblock, 'uuid' | 'deks'>,
   handles: ReadonlyMap<number, KeyHandle>,
   providers: KeyProviders,
   clock: Clock,
