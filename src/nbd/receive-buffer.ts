@@ -102,11 +102,12 @@ export class ReceiveBuffer {
   }
 
   #moveTo(next: Chunk): void {
-    const left = this.bytes();
-    next.arena.bytes.set(left, next.start);
+    const left = this.available;
+    next.arena.bytes.set(this.bytes(), next.start);
+    // This may free its memory: a view of it has no length any more then.
     this.#chunk?.release();
     this.#adopt(next);
-    this.#end += left.length;
+    this.#end += left;
   }
 
   #adopt(chunk: Chunk): Chunk {
