@@ -4,7 +4,7 @@ import { metricsOf } from '../key-scene.js';
 import { until } from '../until.js';
 import type { Operator } from './operator.js';
 import { type ProcessFacts, steadyFacts } from './process-facts.js';
-import { PATIENCE_MS, type World } from './world.js';
+import type { World } from './world.js';
 
 export interface QuietFacts {
   /** Every volume open, under one DEK each, without snapshots. */
@@ -55,9 +55,7 @@ async function untilZero(world: World, names: readonly string[]): Promise<void> 
     });
     return left.length === 0;
   };
-  await until('nothing is left of the clients', none, { deadlineMs: PATIENCE_MS, everyMs: 100 }).catch(
-    (error: unknown) => {
-      throw new Error(`left behind: ${left.join(', ')}`, { cause: error });
-    },
-  );
+  await until('nothing is left of the clients', none, { everyMs: 100 }).catch((error: unknown) => {
+    throw new Error(`left behind: ${left.join(', ')}`, { cause: error });
+  });
 }
