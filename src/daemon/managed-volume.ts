@@ -312,7 +312,9 @@ export class ManagedVolume {
       await this.#close('stopped', reason, STOP_DEADLINE_MS);
       this.#abandoned = true;
     } else {
-      await this.#settleSize(header, failure === undefined ? sizeBytes : before).catch((error: unknown) => {
+      // One that closed may have the map of the snapshot though it failed: nothing mapped is to lie behind the end.
+      const failed = device.state === 'stopped' ? Math.max(before, sizeBytes) : before;
+      await this.#settleSize(header, failure === undefined ? sizeBytes : failed).catch((error: unknown) => {
         failure ??= error;
       });
       if (device.state === 'stopped') await this.#openAgain(header);
