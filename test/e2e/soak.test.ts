@@ -2,7 +2,8 @@
  * Many clients of one daemon that read and write, leave in the middle of requests and handshakes, stall, send garbage and
  * try to renegotiate, while operators resize, make snapshots, change keys, stop and start, and somebody kills the daemon. No
  * flushed block is lost, every byte is verified in the end, and what the daemon holds without clients does not grow.
- * Replay with SEALBD_TEST_SEED; the long run sets SEALBD_SOAK_CLIENTS=64 SEALBD_SOAK_SECONDS=3600.
+ * SEALBD_TEST_SEED gives the same choices again, not the same moments; the long run sets SEALBD_SOAK_CLIENTS=64
+ * SEALBD_SOAK_SECONDS=3600.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
