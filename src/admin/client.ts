@@ -65,7 +65,7 @@ export class AdminClient {
     this.#call('POST', `${snapshotPath(name, snapshot)}/clone`, jobInfoSchema, { name: newName });
   backUpVolume = (name: string, body: { path: string; base?: string | undefined; salvage: boolean }) =>
     this.#call('POST', volumePath(name, 'backup'), jobInfoSchema, body);
-  restoreVolume = (name: string, body: { path: string; salvage: boolean }) =>
+  restoreVolume = (name: string, body: { path: string; salvage: boolean; plaintext: boolean }) =>
     this.#call('POST', volumePath(name, 'restore'), jobInfoSchema, body);
 
   keyStatus = (name?: string) =>

@@ -62,7 +62,12 @@ export const backUpVolumeSchema = z.strictObject({
   base: z.string().optional(),
   salvage: z.boolean().default(false),
 });
-export const restoreVolumeSchema = z.strictObject({ path: z.string(), salvage: z.boolean().default(false) });
+export const restoreVolumeSchema = z.strictObject({
+  path: z.string(),
+  salvage: z.boolean().default(false),
+  /** Allows a backup that says that its volume was `none`, which anybody can make. */
+  plaintext: z.boolean().default(false),
+});
 export const cloneSnapshotSchema = z.strictObject({ name: nameSchema });
 
 export const dekStatusSchema = z.object({
@@ -175,6 +180,14 @@ export const verifyResultSchema = z.object({
   /** Device ranges, bytes, that can't be read any more. */
   lost: z.array(z.object({ offset: bytes, length: bytes })),
   problems: z.array(z.string()),
+  /** Of a restore: what the new volume is protected by. A backup that somebody put in place may name another cipher or key. */
+  restored: z
+    .object({
+      cipher: z.enum(CIPHER_NAMES),
+      keyUri: z.string().nullable(),
+      resolvedKeyId: z.string().nullable(),
+    })
+    .optional(),
 });
 export type VerifyResult = z.infer<typeof verifyResultSchema>;
 

@@ -42,6 +42,7 @@ export function addBackupCommands(program: Command): void {
       '--salvage',
       'restore what authenticates; list what is lost, which reads as an error from then on',
     )
+    .option('--plaintext', 'restore a backup of a volume with the cipher none, which proves nothing')
     .option(...DETACH)
     .option(...JSON_OPTION)
     .action(restore);

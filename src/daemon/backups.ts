@@ -1,16 +1,17 @@
 /** `backup create`: a job that copies a cut of a volume, as ciphertext, into a directory. */
-import { realpath } from 'node:fs/promises';
+import { mkdir, realpath } from 'node:fs/promises';
 import { dirname, isAbsolute, relative, resolve } from 'node:path';
 import type { JobInfo } from '../admin/schemas.js';
 import { type BackupDirectory, openChain } from '../backup/backup-directory.js';
 import { type ChainKeys, chainDeks, openChainKeys } from '../backup/chain-keys.js';
 import { assertClaimable } from '../backup/claim.js';
-import { type CreatedBackup, createBackup, type VolumeFacts } from '../backup/create.js';
+import { type BackupLedger, type CreatedBackup, createBackup, type VolumeFacts } from '../backup/create.js';
 import { type Clock, sleep } from '../base/clock.js';
 import { SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { formatUuid, type RandomSource } from '../base/random.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
+import type { DekRecord } from '../keys/dek-record.js';
 import { type LentKeys, lendKeys } from '../keys/dek-ring.js';
 import { newestDek } from '../keys/superblock.js';
 import type { VolumeHeader } from '../keys/volume-header.js';
@@ -18,6 +19,7 @@ import type { KeyProviders } from '../kms/registry.js';
 import { FsStore } from '../store/fs-store.js';
 import type { BackupFiles } from './backup-files.js';
 import type { EngineVolume } from './engine.js';
+import type { JobKeys } from './job-keys.js';
 import type { JobControl, Jobs } from './jobs.js';
 import type { KnownBackups } from './known-backups.js';
 import { openDevice } from './open-device.js';
@@ -27,6 +29,7 @@ import type { VolumeManager } from './volume-manager.js';
 export interface BackupsOptions {
   readonly volumes: VolumeManager;
   readonly jobs: Jobs;
+  readonly jobKeys: JobKeys;
   readonly providers: KeyProviders;
   readonly cipher: CipherPool;
   readonly known: KnownBackups;
@@ -63,17 +66,16 @@ export class Backups {
 
   /** USAGE or CONFLICT where that can't be its place; KEY_UNAVAILABLE where its base can't be opened, and so not restored. */
   async create(name: string, request: BackupRequest, by: Actor): Promise<JobInfo> {
-    const { volumes, jobs } = this.#options;
+    const { volumes, jobs, jobKeys } = this.#options;
     openDevice(volumes.get(name));
     const path = await this.#placeOf(request.path, request.base);
     const base = request.base === undefined ? undefined : await this.#base(request.base);
     try {
-      return jobs.start('backup', name, async (control) => {
-        try {
-          return await this.#run(name, path, base, request.salvage, control, by);
-        } finally {
-          base?.keys.release();
-        }
+      return jobs.start('backup', name, (control) => {
+        const run = (guarded: JobControl) => this.#run(name, path, base, request.salvage, guarded, by);
+        if (base === undefined) return run(control);
+        const held = { ...base.keys, deks: chainDeks(base.chain), uuid: base.chain[0].manifest.uuid };
+        return jobKeys.during(`backup ${name}`, control, held, run);
       });
     } catch (error) {
       base?.keys.release();
@@ -111,6 +113,7 @@ export class Backups {
   ) {
     const { volumes, cipher, random, clock, known, log, record, backupFiles } = this.#options;
     const device = openDevice(volumes.get(name));
+    await known.leaveTo(path);
     const to = backupFiles.gated(await backupFiles.run(() => openTarget(path)));
     const lent = await this.#withHeader(name, device, keysOf);
     try {
@@ -119,7 +122,7 @@ export class Backups {
       try {
         created = await createBackup({
           ...control,
-          ...{ source, to, salvage, cipher, random },
+          ...{ source, to, salvage, cipher, random, ledger: this.#ledger(path, base) },
           from: volumes.get(name).store,
           base: base && { chain: base.chain, keys: base.keys.handles, path: base.path },
           keys: lent.handles,
@@ -131,9 +134,6 @@ export class Backups {
         await source.release();
       }
       const { manifest, lostSlots } = created;
-      const older = base === undefined ? [] : chainDeks(base.chain);
-      const deks = new Map([...older, ...manifest.deks].map((dek) => [dek.id, dek]));
-      await known.note(path, manifest, [...deks.values()]);
       record({ event: 'backup', volume: name, uuid: formatUuid(manifest.uuid), by, path });
       log.info({ volume: name, path, slots: manifest.slots, sequence: manifest.sequence }, 'backed up');
       const problems = lostSlots === 0 ? [] : [`${lostSlots} blocks are lost, and so they are in the backup`];
@@ -141,6 +141,27 @@ export class Backups {
     } finally {
       lent.release();
     }
+  }
+
+  /** What is noted of it for `key usage`: the DEKs that it may need, then those that it and its base do. */
+  #ledger(path: string, base: Base | undefined): BackupLedger {
+    const { known, clock } = this.#options;
+    const older = base === undefined ? [] : chainDeks(base.chain);
+    const withOlder = (deks: readonly DekRecord[]) => [
+      ...new Map([...older, ...deks].map((dek) => [dek.id, dek])).values(),
+    ];
+    let backupUuid: Uint8Array | undefined;
+    return {
+      begun: ({ uuid, name, deks }) => {
+        return known.begun(path, { uuid, name, createdAt: clock.now() }, withOlder(deks));
+      },
+      complete: (manifest) => {
+        backupUuid = manifest.backupUuid;
+        return known.note(path, manifest, withOlder(manifest.deks));
+      },
+      cleared: () => known.dropped(path, backupUuid),
+      ended: () => known.ended(path),
+    };
   }
 
   /** In its turn among the operations on the volume, as long as it is open as it was. */
@@ -163,11 +184,14 @@ function isWithin(directory: string, path: string): boolean {
   return way === '' || (!way.startsWith('..') && !isAbsolute(way));
 }
 
-/** The directory, and its name in the one above, durably. */
+/** The directory, and the name of each that is made for it in the one above, durably. */
 async function openTarget(path: string): Promise<FsStore> {
-  const store = await FsStore.open(path, { create: true });
-  await FsStore.at(dirname(path)).syncDirectory();
-  return store;
+  const first = (await mkdir(path, { recursive: true, mode: 0o700 })) ?? path;
+  for (let made = path; ; made = dirname(made)) {
+    await FsStore.at(dirname(made)).syncDirectory();
+    if (made === first || made === dirname(made)) break;
+  }
+  return FsStore.open(path);
 }
 
 function keysOf({ superblock, deks }: VolumeHeader): LentKeys {

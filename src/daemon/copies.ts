@@ -1,12 +1,14 @@
 /** The parts that copy volumes: backups, restores, clones; put together. */
 import type { Logger } from '../base/log.js';
 import { FsStore } from '../store/fs-store.js';
-import { BackupFiles } from './backup-files.js';
+import type { BackupFiles } from './backup-files.js';
 import { Backups, type BackupsOptions } from './backups.js';
+import { JobKeys, type JobKeysOptions } from './job-keys.js';
 import { KnownBackups } from './known-backups.js';
 import { Restores, type RestoresOptions } from './restores.js';
 
-type CopiesOptions = Omit<BackupsOptions & RestoresOptions, 'known' | 'backupFiles'>;
+type CopiesOptions = Omit<BackupsOptions & RestoresOptions, 'known' | 'backupFiles' | 'jobKeys'> &
+  JobKeysOptions;
 
 export interface Copies {
   readonly backups: Backups;
@@ -14,15 +16,11 @@ export interface Copies {
 }
 
 /** `dataPath` is DIR, where the list of known backups is kept. */
-export function openKnownBackups(dataPath: string, log: Logger): KnownBackups {
-  return new KnownBackups(FsStore.at(dataPath), log);
+export function openKnownBackups(dataPath: string, backupFiles: BackupFiles, log: Logger): KnownBackups {
+  return new KnownBackups(FsStore.at(dataPath), backupFiles, log);
 }
 
-export function openCopies(
-  options: CopiesOptions,
-  known: KnownBackups,
-  backupFiles = new BackupFiles(),
-): Copies {
-  const all = { ...options, known, backupFiles };
+export function openCopies(options: CopiesOptions, known: KnownBackups, backupFiles: BackupFiles): Copies {
+  const all = { ...options, known, backupFiles, jobKeys: new JobKeys(options) };
   return { backups: new Backups(all), restores: new Restores(all) };
 }

@@ -1,7 +1,9 @@
 /** What an operator asks about keys: `key set`, `key rewrap`, `key check`, `key usage`. */
 import type { KeyChange, KeyReport, KeyUsage } from '../admin/schemas.js';
-import type { Clock } from '../base/clock.js';
+import { type Clock, within } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
+import { LOOK_WAIT_MS } from '../base/limits.js';
+import { formatDuration } from '../base/units.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
 import { ask } from '../keys/key-answer.js';
 import { type BackupUse, type KeyUse, keysInUse, spellsOut } from '../keys/key-usage.js';
@@ -23,6 +25,8 @@ export interface KeyOperationsOptions {
   readonly clock: Clock;
   readonly known: KnownBackups;
 }
+
+const WAIT = formatDuration(LOOK_WAIT_MS);
 
 /** True whatever the answer is, and so said with each. */
 const CAVEATS = [
@@ -93,10 +97,12 @@ export class KeyOperations {
     return [{ ...nobody, safeToDelete: isCertain, caveats: [...doubts, ...caveats] }];
   }
 
-  /** The backups that are known here. A list that can't be read may name the key. */
+  /** The backups that are known here. A list that can't be read, or a place that does not answer, may be that of the key. */
   async #backups(): Promise<{ found: BackupUse[]; doubts: string[] }> {
     try {
-      const { backups, forgotten } = await this.#options.known.look();
+      const { clock, known } = this.#options;
+      const late = () => new SealbdError('FAILED', `where they are kept did not answer in ${WAIT}`);
+      const { backups, forgotten } = await within(clock, LOOK_WAIT_MS, known.look(), late);
       const doubts = forgotten === 0 ? [] : [forgottenDoubt(forgotten)];
       return { found: [...backups], doubts };
     } catch (error) {

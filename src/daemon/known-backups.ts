@@ -11,9 +11,9 @@ import type { Logger } from '../base/log.js';
 import { formatUuid } from '../base/random.js';
 import type { DekRecord } from '../keys/dek-record.js';
 import type { BackupUse } from '../keys/key-usage.js';
-import { FsStore } from '../store/fs-store.js';
 import type { Store } from '../store/store.js';
 import { createWhole } from '../store/whole-file.js';
+import type { BackupFiles } from './backup-files.js';
 import {
   decodeKnown,
   encodeKnown,
@@ -44,15 +44,17 @@ type Change = (known: KnownFile) => KnownFile;
 
 export class KnownBackups {
   readonly #store: Store;
+  readonly #files: BackupFiles;
   readonly #log: Logger;
   readonly #beingMade = new Set<string>();
   /** What could not be written yet; it counts, and goes with the next that can. */
   #unwritten: Change[] = [];
   #changing: Promise<void> = Promise.resolve();
 
-  /** `store` is that of the data directory. */
-  constructor(store: Store, log: Logger) {
+  /** `store` is that of the data directory; `files` are what backups are looked at through. */
+  constructor(store: Store, files: BackupFiles, log: Logger) {
     this.#store = store;
+    this.#files = files;
     this.#log = log;
   }
 
@@ -76,10 +78,10 @@ export class KnownBackups {
 
   async #whereabouts(known: KnownBackup): Promise<Pick<BackupUse, 'present' | 'doubt'>> {
     const { path, place, gone, uuid } = known;
-    if (await isThere(known)) return { present: true, doubt: null };
+    if (await isThere(this.#files.at(path), known)) return { present: true, doubt: null };
     if (this.#beingMade.has(path)) return { present: false, doubt: 'it is being made at this moment' };
-    const isNone = gone || (uuid === null && (await isUnfinished(path)));
-    const doubt = isNone ? undefined : await whyNotGone(path, place);
+    const isNone = gone || (uuid === null && (await isUnfinished(this.#files.at(path))));
+    const doubt = isNone ? undefined : await this.#whyNotGone(path, place);
     return { present: false, doubt: doubt ?? null };
   }
 
@@ -99,7 +101,7 @@ export class KnownBackups {
 
   /** `deks` are those of its whole chain. The oldest are forgotten when there are too many. A failure is no failure of the backup. */
   async note(path: string, facts: BackupFacts, deks: readonly DekRecord[]): Promise<void> {
-    const place = await placeOf(path).catch(() => undefined); // Then its absence will prove nothing.
+    const place = await this.#files.run(() => placeOf(path)).catch(() => undefined); // Then its absence will prove nothing.
     const entry = entryOf(path, place, facts, deks);
     await this.#change((known) => {
       const { backups, forgotten } = withoutUnfinished(known, path, entry.uuid);
@@ -118,7 +120,8 @@ export class KnownBackups {
     const { backups } = await this.list().catch(() => NOTHING_KNOWN);
     const gone = new Set<string>();
     for (const { uuid, place, path: other } of backups)
-      if (other === path && uuid !== null && (await whyNotGone(path, place)) === undefined) gone.add(uuid);
+      if (other === path && uuid !== null && (await this.#whyNotGone(path, place)) === undefined)
+        gone.add(uuid);
     if (gone.size === 0) return;
     await this.#change((known) => ({
       ...known,
@@ -126,6 +129,10 @@ export class KnownBackups {
         return other.path === path && gone.has(other.uuid ?? '') ? { ...other, gone: true } : other;
       }),
     }));
+  }
+
+  #whyNotGone(path: string, place: Place | undefined): Promise<string | undefined> {
+    return this.#files.run(() => whyNotGone(path, place));
   }
 
   #change(change: Change): Promise<void> {
@@ -155,7 +162,7 @@ export class KnownBackups {
     const kept: KnownBackup[] = [];
     for (const backup of backups) {
       const { path, place, gone } = backup;
-      if (excess > 0 && (gone || (await whyNotGone(path, place)) === undefined)) excess -= 1;
+      if (excess > 0 && (gone || (await this.#whyNotGone(path, place)) === undefined)) excess -= 1;
       else kept.push(backup);
     }
     backups = kept;
@@ -205,9 +212,9 @@ function withoutUnfinished({ backups, forgotten }: KnownFile, path: string, uuid
 }
 
 /** One that was to be made is told by its volume: its directory was claimed for it. */
-async function isThere({ path, uuid, volumeUuid }: KnownBackup): Promise<boolean> {
+async function isThere(store: Store, { uuid, volumeUuid }: KnownBackup): Promise<boolean> {
   try {
-    const { manifest } = await BackupDirectory.open(FsStore.at(path));
+    const { manifest } = await BackupDirectory.open(store);
     return uuid === null
       ? formatUuid(manifest.uuid) === volumeUuid
       : formatUuid(manifest.backupUuid) === uuid;
@@ -217,9 +224,9 @@ async function isThere({ path, uuid, volumeUuid }: KnownBackup): Promise<boolean
 }
 
 /** The mark of a backup that was never finished is there, and no manifest. */
-async function isUnfinished(path: string): Promise<boolean> {
+async function isUnfinished(store: Store): Promise<boolean> {
   try {
-    const names = await FsStore.at(path).list();
+    const names = await store.list();
     return names.includes(INCOMPLETE) && !names.includes(MANIFEST);
   } catch {
     return false; // The same.

@@ -20,11 +20,13 @@ import {
   type RestoredHeaderOptions,
   writeRestoredHeader,
 } from '../keys/restored-header.js';
-import { newestDek } from '../keys/superblock.js';
+import { newestDek, type Superblock } from '../keys/superblock.js';
 import type { KeyProviders } from '../kms/registry.js';
+import { SUITE_NONE } from '../native/addon.js';
 import { FsStore } from '../store/fs-store.js';
 import type { PinnedVolume } from '../volume/pin.js';
 import type { BackupFiles } from './backup-files.js';
+import type { GuardedControl, JobKeys } from './job-keys.js';
 import type { JobControl, Jobs } from './jobs.js';
 import type { KnownBackups } from './known-backups.js';
 import { openDevice } from './open-device.js';
@@ -37,6 +39,7 @@ export interface RestoresOptions {
   readonly volumes: VolumeManager;
   readonly files: VolumeFiles;
   readonly jobs: Jobs;
+  readonly jobKeys: JobKeys;
   readonly providers: KeyProviders;
   readonly cipher: CipherPool;
   readonly pins: ReadonlyMap<string, HeaderPins>;
@@ -51,6 +54,8 @@ export interface RestoresOptions {
 export interface RestoreRequest {
   readonly path: string;
   readonly salvage: boolean;
+  /** Takes a backup of a `none` volume too. */
+  readonly plaintext?: boolean | undefined;
 }
 
 /** What the new volume takes over. */
@@ -66,26 +71,26 @@ export class Restores {
 
   /**
    * Before anything is made: the chain must be whole, each key usable, the name free, and there must be room. KEY_UNAVAILABLE
-   * names the key that is not.
+   * names the key that is not. CONFLICT where nothing but checksums speaks for the backup, and that was not asked for.
    */
   async restore(name: string, request: RestoreRequest, by: Actor): Promise<JobInfo> {
-    const { jobs, providers } = this.#options;
+    const { jobs, jobKeys, providers } = this.#options;
     if (!isAbsolute(request.path))
       throw new SealbdError('USAGE', `${request.path}: expected an absolute path`);
     const path = resolve(request.path);
     const chain = await openChain(path, (at) => this.#options.backupFiles.at(at));
     const { manifest } = chain[chain.length - 1];
     const deks = chainDeks(chain);
+    if (manifest.suite === SUITE_NONE && request.plaintext !== true) throw plaintextUnasked(path);
     this.#assertAllowed(name, { ...manifest, deks });
     const keys = await openChainKeys(chain, providers);
     try {
       await this.#assertRoom(manifest.mappedBlocks);
-      return jobs.start('restore', name, async (control) => {
-        try {
-          return await this.#restore(name, chain, keys, request.salvage, control, by);
-        } finally {
-          keys.release();
-        }
+      return jobs.start('restore', name, (control) => {
+        const held = { ...keys, deks, uuid: manifest.uuid };
+        return jobKeys.during(`restore ${name}`, control, held, (guarded) => {
+          return this.#restore(name, chain, keys, request.salvage, guarded, by);
+        });
       });
     } catch (error) {
       keys.release();
@@ -98,7 +103,7 @@ export class Restores {
     chain: readonly BackupDirectory[],
     keys: ChainKeys,
     salvage: boolean,
-    control: JobControl,
+    control: GuardedControl,
     by: Actor,
   ): Promise<VerifyResult> {
     const { cipher, known, log } = this.#options;
@@ -107,16 +112,18 @@ export class Restores {
     const { sizeBytes, suite, plain } = manifest;
     const { handles } = keys;
     const inherited = { sizeBytes, suite, plain, from: manifest, deks: chainDeks(chain), handles };
-    const result = await this.#make(name, inherited, by, async (store, { superblock, key }) => {
+    await known.note(path, manifest, inherited.deks);
+    const result = await this.#make(name, inherited, by, async (store, { superblock, key, release }) => {
+      control.alsoWipe(release);
       const identity = { store, uuid: superblock.uuid, dekId: superblock.activeDek, key };
       const restored = await restoreChain({ ...control, ...identity, chain, keys: handles, cipher, salvage });
-      return { checkedBlocks: restored.blocks, lost: restored.lost, problems: [] };
+      const { blocks: checkedBlocks, lost } = restored;
+      return { checkedBlocks, lost, problems: [], restored: protectionOf(superblock) };
     });
-    await known.note(path, manifest, inherited.deks);
     this.#record('restore', name, by, { path, source: formatUuid(manifest.uuid) });
     if (result.lost.length > 0)
       log.error({ volume: name, path, lost: result.lost }, 'restored without what is lost');
-    else log.info({ volume: name, path, blocks: result.checkedBlocks }, 'restored');
+    else log.info({ volume: name, path, blocks: result.checkedBlocks, ...result.restored }, 'restored');
     return result;
   }
 
@@ -128,13 +135,14 @@ export class Restores {
     this.#assertAllowed(newName, volume.superblock!);
     const pin = await device.pin(snapshot);
     try {
-      return jobs.start('clone', newName, async (control) => {
+      const work = async (control: JobControl): Promise<VerifyResult> => {
         try {
           return await this.#clone(name, snapshot, pin, newName, control, by);
         } finally {
           await pin.release();
         }
-      });
+      };
+      return jobs.start('clone', newName, work, { source: name });
     } catch (error) {
       await pin.release();
       throw error;
@@ -191,6 +199,7 @@ export class Restores {
         const store = await FsStore.open(temporary);
         const header = await writeRestoredHeader({ ...inherited, store, providers, clock, random });
         try {
+          this.#assertPinned(name, header.superblock);
           result = await fill(store, header);
         } finally {
           header.release();
@@ -230,6 +239,18 @@ export class Restores {
     volumes.assertFree(name);
   }
 
+  /** Where an alias leads elsewhere by now the new superblock names the key itself, and would not open under a pinned alias. */
+  #assertPinned(name: string, { deks }: Superblock): void {
+    const pinned = this.#options.pins.get(name)?.keyUris;
+    const other = deks.find(({ keyUri }) => pinned !== undefined && !pinned.includes(keyUri));
+    if (other === undefined) return;
+    const wanted = `the configuration pins the key of "${name}" to ${pinned!.join(' or ')}`;
+    throw new SealbdError(
+      'CONFLICT',
+      `${wanted}, which is not what wraps DEK ${other.id} any more: that is ${other.keyUri}; pin it too, or restore under another name`,
+    );
+  }
+
   async #assertRoom(blocks: number): Promise<void> {
     const { bavail, bsize } = await statfs(this.#options.files.pathOf('.'));
     const [needed, free] = [blocks * SLOT_BYTES, bavail * bsize];
@@ -253,4 +274,14 @@ export class Restores {
       ...of,
     });
   }
+}
+
+function plaintextUnasked(path: string): SealbdError {
+  const why = `${path} says that its volume had the cipher none, and anybody can make such a backup`;
+  return new SealbdError('CONFLICT', `${why}: where that is what it should be, --plaintext restores it`);
+}
+
+function protectionOf(superblock: Superblock): NonNullable<VerifyResult['restored']> {
+  const { keyUri = null, resolvedKeyId = null } = newestDek(superblock) ?? {};
+  return { cipher: suiteName(superblock.suite), keyUri, resolvedKeyId };
 }

@@ -129,9 +129,8 @@ describe.skipIf(skipped !== undefined)('backups', () => {
     await ext4.on('y').verify(daemon);
     kms.setState(second.arn, 'PendingDeletion');
     expect((await daemon.run(['restore', at('b3'), 'z'])).code).toBe(4);
-    expect(
-      JSON.parse((await daemon.run(['backup', 'info', at('b3'), '--json'], { env })).stdout).keyUsable,
-    ).toBe(false);
+    const keyGone = await daemon.run(['backup', 'info', at('b3'), '--json'], { env });
+    expect([keyGone.code, JSON.parse(keyGone.stdout).keyUsable]).toEqual([4, false]);
     const keyless = await daemon.run(['backup', 'verify', at('b3'), '--json'], { env });
     expect(keyless.code).toBe(0);
     expect(JSON.parse(keyless.stdout) as VerifyReport).toMatchObject({ authenticated: false, problems: [] });
@@ -207,6 +206,23 @@ describe.skipIf(skipped !== undefined)('backups', () => {
     }
     expect(readdirSync(join(scene.data, 'volumes')).sort()).toEqual(['v', 'w']);
     expect((await daemon.run(['backup', 'create', 'v', at('d')])).code).toBe(0);
+    // A path whose directories are all to be made.
+    const deep = at('one/two/three');
+    await daemon.ok('backup', 'create', 'v', deep, '--base', at('d'));
+    expect((await daemon.run(['backup', 'info', deep])).code).toBe(0);
+    await program('rm', ['-r', at('d')]);
+    const broken = await daemon.run(['backup', 'info', deep]);
+    expect([broken.code, broken.stdout]).toEqual([5, expect.stringMatching(/problem: .*its base/)]);
+
+    await daemon.ok('volume', 'create', 'n', '--size', '16M', '--cipher', 'none');
+    await daemon.ok('backup', 'create', 'n', at('n'));
+    const plaintext = await daemon.run(['restore', at('n'), 'm']);
+    expect([plaintext.code, plaintext.stderr]).toEqual([1, expect.stringContaining('--plaintext')]);
+    const shown = await daemon.ok('restore', at('n'), 'm', '--plaintext');
+    expect(shown).toMatch(/^m: restored from .*, none, under no key$/m);
+    expect(await daemon.ok('restore', at('b'), 'x')).toMatch(
+      /aes-256-gcm under local:default \(local:default#/,
+    );
     await daemon.ok('volume', 'stop', 'v');
     expect((await daemon.run(['backup', 'create', 'v', at('e')])).stderr).toMatch(/volume "v" is stopped/);
   });

@@ -8,7 +8,13 @@ import { FsStore } from '../../src/store/fs-store.js';
 import { gate } from './hooked-store.js';
 import { temporaryDirectory } from './key-fixtures.js';
 import { until } from './until.js';
-import { createVolume, fillVolume, type Watched, WatchedDirectory } from './watched-volumes.js';
+import {
+  createVolume,
+  fillVolume,
+  type Watched,
+  WatchedDirectory,
+  type WatchedOptions,
+} from './watched-volumes.js';
 
 export async function ended(watched: Watched, { id }: JobInfo): Promise<JobInfo> {
   await until('the job has ended', () => watched.jobs.get(id).state !== 'running');
@@ -16,9 +22,9 @@ export async function ended(watched: Watched, { id }: JobInfo): Promise<JobInfo>
 }
 
 /** A volume `v` under scripted:a, and what backs it up. */
-export async function scene() {
+export async function scene(options: WatchedOptions = {}) {
   const directory = new WatchedDirectory();
-  const watched = await directory.start();
+  const watched = await directory.start(options);
   await fillVolume(await createVolume(watched.volumes, 'v', 'scripted:a'), 20, 1);
   const above = join(temporaryDirectory(), 'backups');
   mkdirSync(above);
@@ -27,7 +33,7 @@ export async function scene() {
   const made = async (): Promise<void> => {
     expect(await ended(watched, await backUp())).toMatchObject({ state: 'done', error: null });
   };
-  return { watched, above, path, backUp, made, file: join(directory.path, 'backups.json') };
+  return { directory, watched, above, path, backUp, made, file: join(directory.path, 'backups.json') };
 }
 
 /** Whether the key may go, and what is said of backups. */
@@ -37,13 +43,13 @@ export async function verdict({ keys }: Watched, keyUri: string) {
   return { safeToDelete, doubts, caveats };
 }
 
-/** Holds the making of a file back until the gate opens. */
-export function holdCreation(of: string): { open(): void; reached: Promise<void> } {
+/** Holds the making of files back of such a name until the gate opens. */
+export function holdCreation(of: RegExp): { open(): void; reached: Promise<void> } {
   const [waiting, reached] = [gate(), gate()];
   const create = FsStore.prototype.create;
   const spy = vi.spyOn(FsStore.prototype, 'create');
   spy.mockImplementation(async function (this: FsStore, name: string, sizeBytes: number) {
-    if (name === of) {
+    if (of.test(name)) {
       reached.open();
       await waiting.opened;
     }

@@ -126,8 +126,8 @@ export class WatchedDirectory {
         },
       },
     });
-    const known = openKnownBackups(this.path, log);
     const backupFiles = new BackupFiles();
+    const known = openKnownBackups(this.path, backupFiles, log);
     await volumes.openAll();
     const close = async (): Promise<void> => {
       watchdog.close();
@@ -145,7 +145,7 @@ export class WatchedDirectory {
       }),
       ...openCopies(
         {
-          ...{ volumes, files, jobs, providers, pins, clock, random, log, cipher: engine.cipher },
+          ...{ volumes, files, jobs, providers, watchdog, pins, clock, random, log, cipher: engine.cipher },
           ...{ volumesPath: join(this.path, 'volumes'), record: (event) => observer.record(event) },
         },
         known,

@@ -41,7 +41,7 @@ describe('the command line', () => {
       'backup create NAME DEST --base --salvage --detach --json',
       'backup verify DEST --require-key --json',
       'backup info DEST --json',
-      'restore DEST NAME --salvage --detach --json',
+      'restore DEST NAME --salvage --plaintext --detach --json',
       'key status [NAME] --check --json',
       'key check URI --json',
       'key set NAME URI --reencrypt --detach',

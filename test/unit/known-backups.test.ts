@@ -12,14 +12,22 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { KNOWN_BACKUPS_MAX, SMALL_FILE_BYTES_MAX } from '../../src/base/limits.js';
+import {
+  BACKUP_FILE_THREADS_MAX,
+  KNOWN_BACKUPS_MAX,
+  LOOK_WAIT_MS,
+  SMALL_FILE_BYTES_MAX,
+} from '../../src/base/limits.js';
 import { nullLogger } from '../../src/base/log.js';
-import { KnownBackups } from '../../src/daemon/known-backups.js';
+import { BackupFiles } from '../../src/daemon/backup-files.js';
+import { openKnownBackups } from '../../src/daemon/copies.js';
 import { STARTUP } from '../../src/daemon/volume-events.js';
 import type { DekRecord } from '../../src/keys/dek-record.js';
-import { FsStore } from '../../src/store/fs-store.js';
 import { scene, verdict } from '../support/backed-up.js';
+import { gate } from '../support/hooked-store.js';
 import { expectNoLeakedSlots, temporaryDirectory } from '../support/key-fixtures.js';
+import { ManualClock } from '../support/manual-clock.js';
+import { until } from '../support/until.js';
 
 describe('a key that a backup needs', () => {
   beforeEach(expectNoLeakedSlots);
@@ -61,6 +69,29 @@ describe('a key that a backup needs', () => {
     await watched.close();
   });
 
+  it('is in doubt where backups lie on a file system that does not answer', async () => {
+    const clock = new ManualClock();
+    const { watched, made } = await scene({ clock });
+    await made();
+    const hanging = gate();
+    for (let i = 0; i < BACKUP_FILE_THREADS_MAX; i++) void watched.backupFiles.run(() => hanging.opened);
+    const asked = verdict(watched, 'other:unheard-of');
+    let told = false;
+    void asked.then(() => {
+      told = true;
+    });
+    await until('the answer', () => {
+      clock.advance(LOOK_WAIT_MS);
+      return told;
+    });
+    expect(await asked).toMatchObject({
+      safeToDelete: false,
+      caveats: expect.arrayContaining([expect.stringContaining('did not answer in 30s')]),
+    });
+    hanging.open();
+    await watched.close();
+  });
+
   it('may be needed by backups that were forgotten', async () => {
     const { watched, made, file } = await scene();
     await made();
@@ -94,7 +125,7 @@ describe('the list of known backups', () => {
 
   it('is never longer than what can be read back', async () => {
     const directory = temporaryDirectory();
-    const known = new KnownBackups(FsStore.at(directory), nullLogger);
+    const known = openKnownBackups(directory, new BackupFiles(), nullLogger);
     const deks = Array.from({ length: 60 }, (_, id) => dek(id, `local:${'k'.repeat(2000)}`));
     for (let n = 1; n <= 6; n++) await known.note(join('/nowhere', String(n)), facts(n), deks);
     expect(statSync(join(directory, 'backups.json')).size).toBeLessThanOrEqual(SMALL_FILE_BYTES_MAX);
@@ -108,24 +139,24 @@ describe('the list of known backups', () => {
 
   it('has what could not be written, and writes it with the next', async () => {
     const directory = temporaryDirectory();
-    const known = new KnownBackups(FsStore.at(directory), nullLogger);
+    const known = openKnownBackups(directory, new BackupFiles(), nullLogger);
     mkdirSync(join(directory, 'backups.json.tmp'));
     await known.note('/nowhere/1', facts(1), [dek(1, 'local:a')]);
     expect(existsSync(join(directory, 'backups.json'))).toBe(false);
     expect((await known.look()).backups).toMatchObject([{ path: '/nowhere/1', present: false }]);
     rmdirSync(join(directory, 'backups.json.tmp'));
     await known.note('/nowhere/2', facts(2), [dek(1, 'local:a')]);
-    const again = new KnownBackups(FsStore.at(directory), nullLogger);
+    const again = openKnownBackups(directory, new BackupFiles(), nullLogger);
     expect((await again.list()).backups.map(({ path }) => path)).toEqual(['/nowhere/1', '/nowhere/2']);
   });
 
   it('tells what a crash left of a backup from one that may be there', async () => {
     const directory = temporaryDirectory();
-    const known = new KnownBackups(FsStore.at(directory), nullLogger);
+    const known = openKnownBackups(directory, new BackupFiles(), nullLogger);
     const path = join(directory, 'b');
     mkdirSync(path);
     await known.begun(path, facts(0), [dek(1, 'local:a')]);
-    const restarted = new KnownBackups(FsStore.at(directory), nullLogger);
+    const restarted = openKnownBackups(directory, new BackupFiles(), nullLogger);
     const doubt = async () => (await restarted.look()).backups[0].doubt;
     expect(await doubt()).toMatch(/something is there/);
     writeFileSync(join(path, 'incomplete'), '');
@@ -142,7 +173,7 @@ describe('the list of known backups', () => {
     const old = { path: '/nowhere/b', uuid, volume: 'v', volumeUuid: uuid, deks };
     const backups = [{ ...old, createdAt: '2026-01-01T00:00:00.000Z' }];
     writeFileSync(join(directory, 'backups.json'), JSON.stringify({ version: 1, backups }));
-    const known = new KnownBackups(FsStore.at(directory), nullLogger);
+    const known = openKnownBackups(directory, new BackupFiles(), nullLogger);
     expect(await known.look()).toMatchObject({
       forgotten: 0,
       backups: [{ present: false, doubt: expect.stringMatching(/is not known/) }],

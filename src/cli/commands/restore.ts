@@ -1,11 +1,13 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import type { JobInfo } from '../../admin/schemas.js';
 import { formatSize } from '../../base/units.js';
 import { clientFor } from '../context.js';
 import { type FollowOptions, followJob } from '../follow-job.js';
 
 interface RestoreOptions extends FollowOptions {
   readonly salvage?: boolean;
+  readonly plaintext?: boolean;
 }
 
 export async function restore(
@@ -16,6 +18,16 @@ export async function restore(
 ): Promise<void> {
   const client = clientFor(command);
   const path = resolve(dest);
-  const started = await client.restoreVolume(name, { path, salvage: options.salvage ?? false });
-  await followJob(client, started, options, (job) => `restored from ${path}, ${formatSize(job.totalBytes)}`);
+  const { salvage = false, plaintext = false } = options;
+  const started = await client.restoreVolume(name, { path, salvage, plaintext });
+  await followJob(client, started, options, (job) => {
+    return `restored from ${path}, ${formatSize(job.totalBytes)}${protection(job)}`;
+  });
+}
+
+/** For whoever expects another cipher or key: the backup says which, and somebody may have put it there. */
+function protection({ result }: JobInfo): string {
+  if (result?.restored === undefined) return '';
+  const { cipher, keyUri, resolvedKeyId } = result.restored;
+  return keyUri === null ? `, ${cipher}, under no key` : `, ${cipher} under ${keyUri} (${resolvedKeyId})`;
 }
