@@ -197,6 +197,10 @@ export const HOOK_QUEUE_MAX = 256;
 /** Audit lines kept in memory while their file can't be written; later ones are dropped, and the log says so. */
 export const AUDIT_PENDING_BYTES_MAX = 4 * MiB;
 
+// What clients can have logged: lines of one kind in a span; the rest is counted.
+export const LOG_LINES_PER_KIND_MAX = 20;
+export const LOG_SPAN_MS = 10_000;
+
 // Administration.
 export const ADMIN_BODY_BYTES_MAX = 4 * MiB;
 export const ADMIN_CONNECTIONS_MAX = 64;

@@ -3,9 +3,10 @@
  * and how. What no rule allows is denied; of several that allow it the widest counts. Without any rule everybody may
  * open everything.
  */
-import { BlockList, isIP } from 'node:net';
+import { BlockList, isIP, isIPv4 } from 'node:net';
 import { NAME_PATTERN } from '../base/limits.js';
 import type { NbdClient } from '../nbd/exports.js';
+import { addressOf } from '../nbd/peer-address.js';
 import type { PeerIdentity } from '../nbd/peer-identity.js';
 import { parseExportName } from './exports.js';
 
@@ -102,7 +103,9 @@ export class ExportPattern {
 
 /** Networks and single addresses, and perhaps unix sockets. */
 export class AddressSet {
-  readonly #networks = new BlockList();
+  /** Apart: to a list of both, an IPv4 address is part of ::/0. */
+  readonly #ipv4 = new BlockList();
+  readonly #ipv6 = new BlockList();
   #unix = false;
 
   /** `unix`, `ADDRESS` or `ADDRESS/PREFIX`; false where `text` is none of them. */
@@ -115,15 +118,16 @@ export class AddressSet {
     const version = isIP(address);
     const bits = version === 4 ? 32 : 128;
     if (version === 0 || Number(prefix ?? 0) > bits) return false;
-    this.#networks.addSubnet(address, Number(prefix ?? bits), version === 4 ? 'ipv4' : 'ipv6');
+    if (version === 4) this.#ipv4.addSubnet(address, Number(prefix ?? bits), 'ipv4');
+    else this.#ipv6.addSubnet(address, Number(prefix ?? bits), 'ipv6');
     return true;
   }
 
   /** `peer` as a transport names it. */
   has(peer: string): boolean {
     if (peer.startsWith('unix:')) return this.#unix;
-    const address = peer.slice(0, peer.lastIndexOf(':')).replace(/^\[|\]$/g, '');
-    const version = isIP(address);
-    return version !== 0 && this.#networks.check(address, version === 4 ? 'ipv4' : 'ipv6');
+    const address = addressOf(peer);
+    if (address === undefined) return false;
+    return isIPv4(address) ? this.#ipv4.check(address, 'ipv4') : this.#ipv6.check(address, 'ipv6');
   }
 }

@@ -48,6 +48,8 @@ export interface DaemonConfig {
   /** An admin address beside DIR/admin.sock, which is always there. */
   readonly admin: Address | undefined;
   readonly adminToken: string | undefined;
+  /** The file that it stands in, unless it came from the environment. */
+  readonly adminTokenFile: string | undefined;
   readonly allowUnlockedKeys: boolean;
   readonly requireKeys: boolean;
   /** Traffic with other machines may go in the clear: of clients, and with a key service. */
@@ -98,7 +100,7 @@ export function resolveConfig(
     listen: listenAddresses(flags, workingDirectory, file, fileBase),
     sockets: flags.sockets ?? [],
     admin: adminAddress(flags, workingDirectory, file, fileBase),
-    adminToken: environmentToken(environment) ?? file.admin_token,
+    ...adminToken(environment, file, path),
     allowUnlockedKeys: flags.allowUnlockedKeys ?? file.allow_unlocked_keys ?? false,
     requireKeys: flags.requireKeys ?? file.require_keys ?? false,
     insecure: flags.insecure ?? file.insecure ?? false,
@@ -177,6 +179,16 @@ function adminAddress(
 ): Address | undefined {
   if (flags.admin !== undefined) return parseAddress(flags.admin, '--admin', cwd);
   return file.admin === undefined ? undefined : parseAddress(file.admin, 'admin', fileBase);
+}
+
+function adminToken(
+  environment: NodeJS.ProcessEnv,
+  file: ConfigFile,
+  path: string | undefined,
+): Pick<DaemonConfig, 'adminToken' | 'adminTokenFile'> {
+  const token = environmentToken(environment);
+  if (token !== undefined) return { adminToken: token, adminTokenFile: undefined };
+  return { adminToken: file.admin_token, adminTokenFile: file.admin_token === undefined ? undefined : path };
 }
 
 function environmentToken(environment: NodeJS.ProcessEnv): string | undefined {

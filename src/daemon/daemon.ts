@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { listenTcp, listenUnix } from '../admin/server.js';
 import type { Clock } from '../base/clock.js';
 import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
+import { limitLog } from '../base/limited-log.js';
 import type { Logger } from '../base/log.js';
 import type { RandomSource } from '../base/random.js';
 import { packageVersion } from '../base/version.js';
@@ -29,7 +30,7 @@ import { KeyAudit } from './key-audit.js';
 import { KeyOperations } from './key-operations.js';
 import { LocalKeys } from './local-keys.js';
 import { listenNbd } from './nbd-service.js';
-import { warnOfOpenDoors } from './open-doors.js';
+import { warnOfOpenDoors, warnOfOpenToken } from './open-doors.js';
 import { Rotations } from './rotations.js';
 import { SnapshotOperations } from './snapshot-operations.js';
 import { DaemonTls } from './tls.js';
@@ -101,11 +102,12 @@ async function start(
   undo: Undo[],
 ): Promise<Daemon> {
   const startedAtMs = clock.now();
+  const clientLog = limitLog(log, clock);
   const { lockedBytes } = addon.processLimits();
   warnOfWeaknesses(machineFacts(lockedBytes, config.tls !== undefined), log);
   const { handshakeMs } = config.limits;
   const tls =
-    config.tls === undefined ? undefined : await DaemonTls.open(config.tls, handshakeMs, clock, log);
+    config.tls === undefined ? undefined : await DaemonTls.open(config.tls, handshakeMs, clock, clientLog);
   prepareKeyMemory(config.allowUnlockedKeys, log);
   const data = await DataDirectory.open(config.dataDirectory);
   undo.push(() => data.close());
@@ -142,13 +144,14 @@ async function start(
   const backupFiles = new BackupFiles();
   const knownBackups = openKnownBackups(data.path, backupFiles, log);
   const exports = new VolumeExports(volumes);
-  const shared = { clock, log, tls: tls?.nbd, limits: config.limits };
+  const shared = { clock, log: clientLog, tls: tls?.nbd, limits: config.limits };
   const sockets = {
     descriptors: config.sockets,
     check: (address: Address) => assertSafeToServe(address, config),
   };
-  const nbd = await listenNbd(config.listen, sockets, exportsFor(config, exports, log), shared);
+  const nbd = await listenNbd(config.listen, sockets, exportsFor(config, exports, clientLog), shared);
   warnOfOpenDoors(nbd.addresses, config, log);
+  warnOfOpenToken(config, log);
   undo.push(nbd.close);
 
   const admin: string[] = [];
@@ -195,7 +198,7 @@ async function start(
     snapshots: new SnapshotOperations({ volumes, jobs, log, record: (event) => observer.record(event) }),
     localKeys: new LocalKeys(keyringOf(data.path), volumes, random),
   });
-  await listenAdmin(config, tls, backend, log, admin, undo);
+  await listenAdmin(config, tls, backend, clientLog, admin, undo);
   return new Daemon(
     { listen, admin },
     Array.from(exports.list(), ({ name }) => name),

@@ -32,6 +32,7 @@ export async function loadCredentials(source: TlsSource, clock: Clock, log: Logg
     readIfThere(join(directory, 'ca-crl.pem')),
   ]);
   await warnIfReadable(keyPath, log);
+  await warnOfAuthority(join(directory, 'ca-key.pem'), log);
   warnOfExpiry(cert, certPath, clock, log);
   return { kind: 'certificates', cert, key, ca, crl, verifyClients };
 }
@@ -61,6 +62,20 @@ async function warnIfReadable(path: string, log: Logger): Promise<void> {
   if ((mode & 0o077) !== 0) {
     log.warn({ path, mode: (mode & 0o777).toString(8) }, 'a secret of TLS can be read by other users');
   }
+}
+
+/** The daemon has no use for it, and who breaks into the daemon has. */
+async function warnOfAuthority(path: string, log: Logger): Promise<void> {
+  try {
+    await fs.lstat(path);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return;
+    throw error;
+  }
+  log.warn(
+    { path },
+    'the key of the CA lies beside the certificate of the server: who has it can sign clients',
+  );
 }
 
 /** No reason to stop: who does not look at certificates can be served. */

@@ -2,7 +2,7 @@
 import type { SecureContextOptions } from 'node:tls';
 import type { AdminTls } from '../admin/server.js';
 import type { Clock } from '../base/clock.js';
-import { messageOf } from '../base/errors.js';
+import { messageOf, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { secureContextOptions, type TlsCredentials, TlsServer } from '../nbd/tls-server.js';
 import type { TlsConfig } from './config-tls.js';
@@ -56,6 +56,7 @@ export class DaemonTls {
     const { source, minVersion } = this.#config;
     try {
       const credentials = await loadCredentials(source, this.#clock, this.#log);
+      assertStillRevoked(this.#credentials, credentials);
       const context = secureContextOptions(credentials, minVersion);
       this.nbd.replace(credentials);
       this.#credentials = credentials;
@@ -65,4 +66,14 @@ export class DaemonTls {
       this.#log.error({ source, reason: messageOf(error) }, 'TLS: nothing was read anew, the old ones stay');
     }
   }
+}
+
+/** A list that is not there any more would make every certificate on it good again, and nobody would have said so. */
+function assertStillRevoked(before: TlsCredentials, after: TlsCredentials): void {
+  if (before.kind !== 'certificates' || after.kind !== 'certificates') return;
+  if (before.crl === undefined || after.crl !== undefined) return;
+  throw new SealbdError(
+    'FAILED',
+    'ca-crl.pem is gone, and what it revoked would be taken again: put one there that revokes nothing, or start the daemon anew',
+  );
 }

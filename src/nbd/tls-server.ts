@@ -4,7 +4,7 @@
  * it is always somebody.
  */
 
-import { constants } from 'node:crypto';
+import { constants, createHmac, randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import tls, { type SecureContextOptions, type TLSSocket } from 'node:tls';
@@ -88,6 +88,8 @@ export class TlsServer implements TlsUpgrade {
   readonly #server: tls.Server;
   readonly #transports = new WeakMap<object, TlsTransport>();
   readonly #pskNames = new WeakMap<TLSSocket, string>();
+  /** Of the keys that names have which are not known. */
+  readonly #secret = randomBytes(32);
   #credentials: TlsCredentials;
 
   /** Throws FAILED where the credentials cannot be used. */
@@ -133,7 +135,11 @@ export class TlsServer implements TlsUpgrade {
   #pskOf(socket: TLSSocket, name: string): Uint8Array | null {
     if (this.#credentials.kind !== 'psk') return null;
     const key = this.#credentials.keys.get(name);
-    if (key === undefined) return null;
+    if (key === undefined) {
+      this.#log.info({ peer: this.#transportOf(socket)?.peer, name }, 'no pre-shared key has the name');
+      // A key that nobody knows: the handshake ends as with a wrong one, and does not tell which names there are.
+      return createHmac('sha256', this.#secret).update(name).digest();
+    }
     this.#pskNames.set(socket, name);
     return key;
   }

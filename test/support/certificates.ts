@@ -1,5 +1,8 @@
 /** Certificates for tests: by openssl, and by the authority of `sealbd tls init`. */
+import 'reflect-metadata';
+import { webcrypto } from 'node:crypto';
 import { join } from 'node:path';
+import * as x509 from '@peculiar/x509';
 import { Authority, type CertificateUse, type PemPair } from '../../src/cli/tls/authority.js';
 import { mustRun } from './programs.js';
 
@@ -25,6 +28,8 @@ export interface TestCertificates {
   /** CN=alice too, but signed by the other authority. */
   readonly stranger: PemPair;
   issue(use: CertificateUse): Promise<PemPair>;
+  /** The list of revocations of the authority that is trusted, with nothing on it. */
+  revocations(): Promise<string>;
 }
 
 export async function testCertificates(nowMs: number = Date.now()): Promise<TestCertificates> {
@@ -42,5 +47,19 @@ export async function testCertificates(nowMs: number = Date.now()): Promise<Test
     otherCa: other.cert,
     stranger: await otherAuthority.issue(alice, validity),
     issue: (use) => authority.issue(use, validity),
+    revocations: () => emptyList(own, nowMs),
   };
+}
+
+async function emptyList({ cert, key }: PemPair, nowMs: number): Promise<string> {
+  const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+  const [der] = x509.PemConverter.decode(key);
+  const list = await x509.X509CrlGenerator.create({
+    issuer: new x509.X509Certificate(cert).subject,
+    thisUpdate: new Date(nowMs - DAY_MS),
+    nextUpdate: new Date(nowMs + DAY_MS),
+    signingAlgorithm: algorithm,
+    signingKey: await webcrypto.subtle.importKey('pkcs8', der, algorithm, false, ['sign']),
+  });
+  return x509.PemConverter.encode(list.rawData, 'X509 CRL');
 }

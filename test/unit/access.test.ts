@@ -173,6 +173,17 @@ describe('access rules', () => {
     expect(new AddressSet().add(text)).toBe(false);
   });
 
+  it('of one family hold nobody of the other, and IPv4 is IPv4 where the socket speaks IPv6', () => {
+    const of = (text: string) => {
+      const set = new AddressSet();
+      expect(set.add(text)).toBe(true);
+      return ['192.0.2.7:1', '[::ffff:192.0.2.7]:1', '[2001:db8::1]:1'].map((peer) => set.has(peer));
+    };
+    expect(of('::/0')).toEqual([false, false, true]);
+    expect(of('0.0.0.0/0')).toEqual([true, true, false]);
+    expect(of('192.0.2.7')).toEqual([true, true, false]);
+  });
+
   it.each([
     ['volumes = "db"', 'access.0.mode'],
     ['mode = "read-only"', 'access.0.volumes'],

@@ -149,6 +149,28 @@ describe('the files', () => {
     ]);
   });
 
+  it('beside the key of their CA are warned of', async () => {
+    writeFileSync(at('ca-key.pem'), 'a key');
+    const clock = { ...systemClock, now: () => Date.now() - 20 * 86_400_000 };
+    await loadCredentials(source(), clock, recordingLogger(log));
+    expect(log).toMatchObject([{ level: 'warn', fields: { path: at('ca-key.pem') } }]);
+  });
+
+  it('are not read anew without the list of revocations that there was', async () => {
+    writeFileSync(at('ca-crl.pem'), await pki.revocations());
+    const config = { required: true, minVersion: 'TLSv1.2', source: source() } as const;
+    const tls = await DaemonTls.open(config, HANDSHAKE_TIMEOUT_MS, systemClock, recordingLogger(log));
+    const contexts: unknown[] = [];
+    tls.onReload((context) => contexts.push(context));
+    rmSync(at('ca-crl.pem'));
+    await tls.reload();
+    expect(log.at(-1)).toMatchObject({ level: 'error', fields: { reason: expect.stringMatching(/ca-crl/) } });
+    expect(contexts).toEqual([]);
+    writeFileSync(at('ca-crl.pem'), await pki.revocations());
+    await tls.reload();
+    expect(contexts.length).toBe(1);
+  });
+
   it('are read anew on demand; what cannot be used changes nothing, and is reported', async () => {
     const config = { required: true, minVersion: 'TLSv1.2', source: source() } as const;
     const tls = await DaemonTls.open(config, HANDSHAKE_TIMEOUT_MS, systemClock, recordingLogger(log));

@@ -221,6 +221,35 @@ describe.each(['TLSv1.2', 'TLSv1.3'] as const)('with pre-shared keys, %s', (vers
   });
 });
 
+describe.each(['TLSv1.2', 'TLSv1.3'] as const)('with pre-shared keys, %s, what a client sees', (version) => {
+  it('of an unknown name is what it sees of a wrong key', async () => {
+    await start({ kind: 'psk', keys: new Map([['alice', randomBytes(32)]]) });
+    const ending = async (identity: string): Promise<unknown> => {
+      const client = await greeted();
+      const secured = client.startTls({
+        ...{ minVersion: version, maxVersion: version, ciphers: 'PSK:ALL' },
+        checkServerIdentity: () => undefined,
+        pskCallback: () => ({ psk: randomBytes(32), identity }),
+      });
+      const error = await secured.then(
+        () => undefined,
+        ({ code, message }: NodeJS.ErrnoException) => ({ code, message: message.replace(/^\w+:/, '') }),
+      );
+      await client.closed;
+      return error;
+    };
+    const known = await ending('alice');
+    expect(known).toBeDefined();
+    expect(await ending('mallory')).toEqual(known);
+    expect(tlsLog).toContainEqual(
+      expect.objectContaining({
+        message: 'no pre-shared key has the name',
+        fields: expect.objectContaining({ name: 'mallory' }),
+      }),
+    );
+  });
+});
+
 describe('TLS itself', () => {
   it('is 1.2 or newer, with ciphers that are authenticated and forward secret', async () => {
     await start(certificates());

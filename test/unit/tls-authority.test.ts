@@ -1,6 +1,17 @@
 /** `sealbd tls init` and `tls client`: what they make holds up to OpenSSL, and nothing is replaced. */
 import { X509Certificate } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -81,6 +92,49 @@ describe('tls init', () => {
     await init();
     expect(certificate('server-cert.pem').serialNumber).not.toBe(serialNumber);
     expect(await verifies('server-cert.pem', 'sslserver')).toBe(true);
+  });
+
+  it('goes on where a crash cut it off, at any step, and leaves nothing behind', async () => {
+    await init();
+    const all = readdirSync(directory).sort();
+    const pair = ['server-key.pem', 'server-cert.pem'].map((name) => at(name));
+    const [key, cert] = pair;
+    const waiting = (path: string) => linkSync(path, `${path}.new`);
+    // The key has its name, the certificate waits for its own.
+    for (const path of pair) waiting(path);
+    const { serialNumber } = certificate('server-cert.pem');
+    rmSync(cert);
+    await init();
+    expect([readdirSync(directory).sort(), certificate('server-cert.pem').serialNumber]).toEqual([
+      all,
+      serialNumber,
+    ]);
+    // Both have theirs.
+    waiting(key);
+    await init();
+    expect(readdirSync(directory).sort()).toEqual(all);
+    // Neither, and one of them only half written.
+    for (const path of pair) rmSync(path);
+    writeFileSync(`${key}.new`, 'half');
+    await init();
+    expect(readdirSync(directory).sort()).toEqual(all);
+    expect(await verifies('server-cert.pem', 'sslserver')).toBe(true);
+  });
+
+  it('writes through no link, and replaces no key that is there alone', async () => {
+    mkdirSync(directory);
+    const elsewhere = join(directory, '..', 'elsewhere');
+    symlinkSync(elsewhere, at('ca-key.pem'));
+    await expect(init()).rejects.toThrow('exists already');
+    expect(existsSync(elsewhere)).toBe(false);
+    rmSync(at('ca-key.pem'));
+    symlinkSync(elsewhere, at('ca-key.pem.new'));
+    await init();
+    expect(existsSync(elsewhere)).toBe(false);
+    rmSync(at('client-cert.pem'));
+    const kept = readFileSync(at('client-key.pem'), 'utf8');
+    await expect(init()).rejects.toMatchObject({ code: 'CONFLICT' });
+    expect(readFileSync(at('client-key.pem'), 'utf8')).toBe(kept);
   });
 
   it('takes no CA whose key is not its own, or is no key', async () => {

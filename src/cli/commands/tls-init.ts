@@ -7,6 +7,7 @@ import {
   CA_FILES,
   CLIENT_FILES,
   exists,
+  finishPair,
   loadPair,
   parseDays,
   SERVER_FILES,
@@ -32,6 +33,7 @@ export async function tlsInit(path: string, options: TlsInitOptions): Promise<vo
   const { Authority, parseCommonName } = await import('../tls/authority.js');
   const client = parseCommonName(options.client);
   await mkdir(directory, { recursive: true, mode: 0o700 });
+  for (const files of [CA_FILES, SERVER_FILES, CLIENT_FILES]) await finishPair(directory, files);
   if (!(await exists(join(directory, CA_FILES.cert)))) {
     await writePair(directory, CA_FILES, await Authority.create('sealbd CA', { ...validity, days: CA_DAYS }));
   }
