@@ -71,16 +71,28 @@ export class Backups {
     const path = await this.#placeOf(request.path, request.base);
     const base = request.base === undefined ? undefined : await this.#base(request.base);
     try {
-      return jobs.start('backup', name, (control) => {
-        const run = (guarded: JobControl) => this.#run(name, path, base, request.salvage, guarded, by);
-        if (base === undefined) return run(control);
-        const held = { ...base.keys, deks: chainDeks(base.chain), uuid: base.chain[0].manifest.uuid };
-        return jobKeys.during(`backup ${name}`, control, held, run);
-      });
+      return await this.#inTurn(name, () =>
+        jobs.start('backup', name, (control) => {
+          const run = (guarded: JobControl) => this.#run(name, path, base, request.salvage, guarded, by);
+          if (base === undefined) return run(control);
+          const held = { ...base.keys, deks: chainDeks(base.chain), uuid: base.chain[0].manifest.uuid };
+          return jobKeys.during(`backup ${name}`, control, held, run);
+        }),
+      );
     } catch (error) {
       base?.keys.release();
       throw error;
     }
+  }
+
+  /** Between the operations on the volume: one that stops it has then ended, or finds the job to be aborted. */
+  async #inTurn(name: string, start: () => JobInfo): Promise<JobInfo> {
+    const job = await this.#options.volumes.lookAt(name, async (volume) => {
+      openDevice(volume);
+      return start();
+    });
+    if (job === undefined) throw new SealbdError('NOT_FOUND', `no volume "${name}"`);
+    return job;
   }
 
   async #placeOf(path: string, base: string | undefined): Promise<string> {

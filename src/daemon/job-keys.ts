@@ -1,7 +1,9 @@
 /**
  * Keys that jobs hold beside those of open volumes: of the chain that is restored, of the base of a backup. They are watched as a
- * volume's are, by the same watchdog and settings; where a volume would stop, they are wiped at once, and the job fails.
+ * volume's are, by the same watchdog and settings; where a volume would stop, they are wiped at once, and the job fails. They
+ * are when the job is aborted, too: one that hangs in I/O notices that late, or never.
  */
+import { onAbort } from '../base/abort.js';
 import type { Clock } from '../base/clock.js';
 import { SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
@@ -32,7 +34,7 @@ export interface HeldKeys {
 }
 
 export interface GuardedControl extends JobControl {
-  /** Has another key wiped with them. */
+  /** Has another key wiped with them; at once where they are wiped already. */
   alsoWipe(release: () => void): void;
 }
 
@@ -44,8 +46,8 @@ export class JobKeys {
   }
 
   /**
-   * Settles as `work` does; KEY_UNAVAILABLE where it failed once the keys were taken away. `what` tells the job from others that
-   * run; since it has a space in it, it is no volume's name. All keys are wiped in the end.
+   * Settles as `work` does; KEY_UNAVAILABLE where it failed once the keys were taken away, ESHUTDOWN once the job was aborted.
+   * `what` tells the job from others that run; since it has a space in it, it is no volume's name. All keys are wiped in the end.
    */
   async during<T>(
     what: `${string} ${string}`,
@@ -55,32 +57,48 @@ export class JobKeys {
   ): Promise<T> {
     const { watchdog, log } = this.#options;
     const taken = new AbortController();
+    const signal = AbortSignal.any([control.signal, taken.signal]);
     const releases = [() => keys.release()];
+    const wipe = (): void => {
+      for (const release of releases) release();
+    };
     let reason: string | undefined;
     const stop = async (why: string): Promise<void> => {
       log.error({ job: what, reason: why }, 'the key is not to be used any more: its keys are wiped');
       reason = why;
-      for (const release of releases) release();
+      wipe();
       taken.abort();
     };
     if (keys.deks.length > 0) {
       const state = firstState('serving', 'valid', undefined);
       watchdog.follow(what, { epoch: 0, state, target: this.#target(keys, stop) });
     }
+    const settled = onAbort(control.signal, () => {
+      watchdog.follow(what, undefined); // What is asked about dead keys would be answered with damage.
+      wipe();
+    });
     try {
+      control.signal.throwIfAborted();
       return await work({
         onProgress: (done, total) => control.onProgress(done, total),
-        signal: AbortSignal.any([control.signal, taken.signal]),
-        alsoWipe: (release) => releases.push(release),
+        signal,
+        alsoWipe: (release) => {
+          releases.push(release);
+          if (signal.aborted) release();
+        },
       });
     } catch (error) {
-      if (reason === undefined) throw error;
-      throw new SealbdError('KEY_UNAVAILABLE', `${what}: the key was taken away: ${reason}`, {
-        cause: error,
-      });
+      if (reason !== undefined)
+        throw new SealbdError('KEY_UNAVAILABLE', `${what}: the key was taken away: ${reason}`, {
+          cause: error,
+        });
+      if (control.signal.aborted)
+        throw new SealbdError('ESHUTDOWN', `${what}: ended, its keys are wiped`, { cause: error });
+      throw error;
     } finally {
+      settled();
       watchdog.follow(what, undefined);
-      keys.release();
+      wipe();
     }
   }
 

@@ -35,19 +35,21 @@ export class Jobs {
   readonly #log: Logger;
   readonly #jobs = new Map<string, Job>();
   #nextId = 1;
+  #closed = false;
 
   constructor(clock: Clock, log: Logger) {
     this.#clock = clock;
     this.#log = log;
   }
 
-  /** CONFLICT where the volume has a job of this kind already, or (but with `always`) too many jobs run. */
+  /** CONFLICT where the volume has a job of this kind already, or (but with `always`) too many jobs run; ESHUTDOWN after `close`. */
   start(
     kind: JobInfo['kind'],
     volume: string,
     work: Work,
     { always = false, source }: { readonly always?: boolean; readonly source?: string } = {},
   ): JobInfo {
+    if (this.#closed) throw new SealbdError('ESHUTDOWN', 'the daemon is shutting down');
     const running = this.#running();
     if (this.#runningJob(volume, kind) !== undefined) {
       throw new SealbdError('CONFLICT', `volume "${volume}" has a ${kind} job under way`);
@@ -122,6 +124,12 @@ export class Jobs {
   abortAll(volume?: string): void {
     for (const job of this.#running())
       if (volume === undefined || job.volume === volume || job.source === volume) job.abort.abort();
+  }
+
+  /** Tells all jobs to end; from now on none is started. */
+  close(): void {
+    this.#closed = true;
+    this.abortAll();
   }
 
   async #run(job: Job, work: Work): Promise<void> {

@@ -6,6 +6,7 @@ import { type BackupDirectory, openChain } from '../backup/backup-directory.js';
 import { type ChainKeys, chainDeks, openChainKeys } from '../backup/chain-keys.js';
 import { cloneSnapshot } from '../backup/clone.js';
 import { restoreChain } from '../backup/restore.js';
+import { onAbort } from '../base/abort.js';
 import { suiteName } from '../base/ciphers.js';
 import type { Clock } from '../base/clock.js';
 import { SealbdError } from '../base/errors.js';
@@ -117,6 +118,7 @@ export class Restores {
       control.alsoWipe(release);
       const identity = { store, uuid: superblock.uuid, dekId: superblock.activeDek, key };
       const restored = await restoreChain({ ...control, ...identity, chain, keys: handles, cipher, salvage });
+      control.signal.throwIfAborted(); // Its keys are wiped: what could not be read any more is not lost.
       const { blocks: checkedBlocks, lost } = restored;
       return { checkedBlocks, lost, problems: [], restored: protectionOf(superblock) };
     });
@@ -160,10 +162,16 @@ export class Restores {
     const { volumes, log } = this.#options;
     const from = volumes.get(name).store;
     const inherited = await this.#inheritedOf(name, source);
-    const result = await this.#make(newName, inherited, by, async (store, { superblock, key }) => {
-      const identity = { store, uuid: superblock.uuid, dekId: superblock.activeDek, key };
-      const blocks = await cloneSnapshot({ ...control, ...identity, source, from });
-      return { checkedBlocks: blocks, lost: [], problems: [] };
+    const result = await this.#make(newName, inherited, by, async (store, { superblock, key, release }) => {
+      const settled = onAbort(control.signal, release);
+      try {
+        control.signal.throwIfAborted();
+        const identity = { store, uuid: superblock.uuid, dekId: superblock.activeDek, key };
+        const blocks = await cloneSnapshot({ ...control, ...identity, source, from });
+        return { checkedBlocks: blocks, lost: [], problems: [] };
+      } finally {
+        settled();
+      }
     });
     this.#record('clone', newName, by, { source: formatUuid(inherited.from.uuid), snapshot });
     log.info({ volume: newName, source: name, snapshot }, 'cloned');

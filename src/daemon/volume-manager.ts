@@ -342,7 +342,7 @@ export class VolumeManager {
   /** For the end of the process. Rejects, after all were tried, where one could not be stopped cleanly. */
   async closeAll(): Promise<void> {
     this.#closing = true;
-    this.#options.jobs.abortAll();
+    this.#options.jobs.close();
     const closing = this.list().map((volume) => {
       return this.#serial.run(volume.name, () => this.#observed(volume.name, SHUTDOWN, () => volume.close()));
     });
