@@ -5,7 +5,7 @@
 import type { AddDekOptions, VolumeHeader } from '../keys/volume-header.js';
 import type { EngineOpenOptions, EngineVolume } from './engine.js';
 
-type KeyIdentity = Pick<
+export type KeyIdentity = Pick<
   EngineOpenOptions,
   'uuid' | 'sizeBytes' | 'suite' | 'deks' | 'activeDek' | 'pendingDek' | 'sealPending' | 'plain'
 >;

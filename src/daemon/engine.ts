@@ -40,8 +40,11 @@ export interface EngineVolume extends BlockDevice {
   deleteSnapshot(name: string): Promise<void>;
   /** What is acknowledged now, or what a snapshot has, for as long as it is not released. */
   pin(snapshot?: string): Promise<PinnedVolume>;
-  /** Closes the volume, whose files are as they were when the snapshot was made. One that is refused serves on. */
-  rollBack(name: string, deadlineMs: number): Promise<void>;
+  /**
+   * Closes the volume, whose files are as they were when the snapshot was made, the size in the root included. One that is
+   * refused serves on. `prepare` runs before it closes, with a root that has the present size; what it rejects with refuses.
+   */
+  rollBack(name: string, deadlineMs: number, prepare?: () => Promise<void>): Promise<void>;
   /** Seals everything new under another DEK. Resolves when the superblock may call it active. */
   switchKey(id: number, key: KeyHandle, suite: Suite): Promise<void>;
   /** Whether the superblock may call the DEK that seals the active one. */

@@ -17,8 +17,9 @@ import type { KeyState } from '../keys/watch-state.js';
 import { KmsError } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
 import type { Store } from '../store/store.js';
-import { finishSwitch, identityOf } from './dek-rotation.js';
+import { finishSwitch, type KeyIdentity } from './dek-rotation.js';
 import type { Engine, EngineVolume } from './engine.js';
+import { openSized } from './open-sized.js';
 
 export type VolumeState = (typeof VOLUME_STATES)[number];
 
@@ -146,12 +147,11 @@ export class ManagedVolume {
     let header: VolumeHeader | undefined;
     try {
       await this.look();
-      const { store, providers, pins, log, clock } = this.#options;
+      const { store, providers, pins, log } = this.#options;
       header = await VolumeHeader.open({ store, providers, pins, log });
       this.#noteProven(header.superblock);
       this.noteKey('valid', undefined);
-      const identity = { name: this.name, ...identityOf(header) };
-      const device = await this.#options.engine.open({ ...identity, store, clock, log, fresh: false });
+      const device = await this.#openDevice(header);
       this.#rotatedDek = await this.#finishSwitch(header, device);
       this.#open = { header, device };
       this.#epoch += 1;
@@ -161,6 +161,13 @@ export class ManagedVolume {
       this.fail(error);
       throw error;
     }
+  }
+
+  #openDevice(header: VolumeHeader): Promise<EngineVolume> {
+    const { store, clock, log, engine } = this.#options;
+    const shared = { name: this.name, store, clock, log, fresh: false };
+    const open = (identity: KeyIdentity) => engine.open({ ...identity, ...shared });
+    return openSized(header, { store, log, open });
   }
 
   /** Lends the header to an operation on the keys. That of a volume that is not open is unwrapped for it, then wiped. */
@@ -281,9 +288,9 @@ export class ManagedVolume {
   async resize(sizeBytes: number): Promise<void> {
     if (this.#open === undefined) throw new SealbdError('CONFLICT', `volume "${this.name}" is ${this.state}`);
     const { header, device } = this.#open;
-    if (sizeBytes > header.superblock.sizeBytes) await header.update({ sizeBytes });
+    if (sizeBytes > header.superblock.sizeBytes) await header.update({ sizeBytes, sizeInRoot: false });
     await device.resize(sizeBytes);
-    if (sizeBytes !== header.superblock.sizeBytes) await header.update({ sizeBytes });
+    if (sizeBytes !== header.superblock.sizeBytes) await header.update({ sizeBytes, sizeInRoot: false });
   }
 
   /**
@@ -299,11 +306,12 @@ export class ManagedVolume {
     const sizeBytes = device.snapshots.list().find(({ name }) => name === snapshot)?.sizeBytes ?? before;
     const { clock } = this.#options;
     const started = clock.monotonic();
+    const prepare = async (): Promise<void> => {
+      if (sizeBytes !== before) await header.update({ sizeInRoot: true });
+    };
     let failure: unknown;
     try {
-      // What grows is in the superblock before the map is; what shrinks, after it.
-      if (sizeBytes > before) await header.update({ sizeBytes });
-      await device.rollBack(snapshot, STOP_DEADLINE_MS);
+      await device.rollBack(snapshot, STOP_DEADLINE_MS, prepare);
     } catch (error) {
       failure = error;
     }
@@ -311,28 +319,22 @@ export class ManagedVolume {
       const reason = `it did not close in ${STOP_DEADLINE_MS} ms to be rolled back`;
       await this.#close('stopped', reason, STOP_DEADLINE_MS);
       this.#abandoned = true;
-    } else {
-      // One that closed may have the map of the snapshot though it failed: nothing mapped is to lie behind the end.
-      const failed = device.state === 'stopped' ? Math.max(before, sizeBytes) : before;
-      await this.#settleSize(header, failure === undefined ? sizeBytes : failed).catch((error: unknown) => {
-        failure ??= error;
-      });
-      if (device.state === 'stopped') await this.#openAgain(header);
-    }
+    } else if (device.state === 'stopped') await this.#openAgain(header);
+    else if (header.superblock.sizeInRoot) await this.#settleSize(header);
     if (failure !== undefined) throw failure;
   }
 
-  async #settleSize(header: VolumeHeader, sizeBytes: number): Promise<void> {
-    if (header.superblock.sizeBytes !== sizeBytes) await header.update({ sizeBytes });
+  /** After a rollback that was refused: the root has the size that the superblock has, so either may count for now. */
+  async #settleSize(header: VolumeHeader): Promise<void> {
+    await header.update({ sizeInRoot: false }).catch((error: unknown) => {
+      this.#options.log.error({ reason: messageOf(error) }, 'the superblock still has a rollback under way');
+    });
   }
 
   /** Under the header that it had open: no key service is asked. */
   async #openAgain(header: VolumeHeader): Promise<void> {
-    const { store, clock, log, engine } = this.#options;
     try {
-      const identity = { name: this.name, ...identityOf(header) };
-      const device = await engine.open({ ...identity, store, clock, log, fresh: false });
-      this.#open = { header, device };
+      this.#open = { header, device: await this.#openDevice(header) };
     } catch (error) {
       header.revoke();
       this.#open = undefined;

@@ -61,7 +61,12 @@ export async function writeRestoredHeader(options: RestoredHeaderOptions): Promi
     if (newest !== undefined) records.push(await newDek(options, newest, uuid, id, key, createdAt));
     const superblock: Superblock = {
       ...{ suite, activeDek: id, uuid, generation: 1, sizeBytes, createdAt, deks: records },
-      ...{ plain: options.plain, rewriting: options.plain, origins: descend(from, lastDek) },
+      ...{
+        plain: options.plain,
+        rewriting: options.plain,
+        sizeInRoot: false,
+        origins: descend(from, lastDek),
+      },
     };
     await writeHeaderCopies(
       store,

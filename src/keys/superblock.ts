@@ -25,6 +25,8 @@ const MAC_BYTES = 16;
 const MAC_LABEL = 'sealbd/v1/superblock';
 const FLAG_REWRITING = 1;
 const FLAG_PLAIN = 2;
+const FLAG_SIZE_IN_ROOT = 4;
+const FLAGS = FLAG_REWRITING | FLAG_PLAIN | FLAG_SIZE_IN_ROOT;
 
 export interface Superblock {
   /** Of new segments. */
@@ -35,6 +37,8 @@ export interface Superblock {
   readonly rewriting: boolean;
   /** The volume was `none`: there may be segments in plaintext, and what is left of them is overwritten. */
   readonly plain: boolean;
+  /** The size that counts is that of the checkpoint root: a rollback to a snapshot of another size is under way. */
+  readonly sizeInRoot: boolean;
   readonly uuid: Uint8Array;
   readonly generation: number;
   readonly sizeBytes: number;
@@ -78,7 +82,9 @@ export function encodeSuperblock(superblock: Superblock, keyOf: DekKey): Buffer 
   const keys = authenticators(superblock);
   const bytes = Buffer.alloc(HEAD_BYTES + bodyBytes + CRC_BYTES + MAC_BYTES * keys.length);
   const writer = new ByteWriter(bytes);
-  const flags = (superblock.rewriting ? FLAG_REWRITING : 0) | (superblock.plain ? FLAG_PLAIN : 0);
+  const { rewriting, plain, sizeInRoot } = superblock;
+  const flags =
+    (rewriting ? FLAG_REWRITING : 0) | (plain ? FLAG_PLAIN : 0) | (sizeInRoot ? FLAG_SIZE_IN_ROOT : 0);
   writer.text(MAGIC).u16(version).u8(superblock.suite).u8(flags).u32(superblock.activeDek);
   writer
     .bytes(superblock.uuid)
@@ -110,8 +116,9 @@ export function decodeSuperblock(bytes: Uint8Array): DecodedSuperblock {
   const macsAt = checkCrc(bytes);
   const suite = decodeSuite(reader);
   const flags = reader.u8();
-  if ((flags & ~(FLAG_REWRITING | FLAG_PLAIN)) !== 0) throw reader.error(`unknown flags ${flags}`);
+  if ((flags & ~FLAGS) !== 0) throw reader.error(`unknown flags ${flags}`);
   const [rewriting, plain] = [(flags & FLAG_REWRITING) !== 0, (flags & FLAG_PLAIN) !== 0];
+  const sizeInRoot = (flags & FLAG_SIZE_IN_ROOT) !== 0;
   const activeDek = reader.u32();
   const uuid = Uint8Array.from(reader.bytes(UUID_BYTES));
   const [generation, sizeBytes, createdAt] = [reader.u64(), reader.u64(), reader.u64()];
@@ -122,7 +129,7 @@ export function decodeSuperblock(bytes: Uint8Array): DecodedSuperblock {
   for (let i = 0; i < count; i += 1) deks.push(decodeRecord(reader));
   const origins = version === VERSIONS.withOrigins ? decodeOrigins(reader) : [];
   if (reader.offset !== HEAD_BYTES + bodyBytes) throw reader.error('wrong body length');
-  const identity = { suite, activeDek, rewriting, plain, uuid, generation, sizeBytes, createdAt };
+  const identity = { suite, activeDek, rewriting, plain, sizeInRoot, uuid, generation, sizeBytes, createdAt };
   const superblock = { ...identity, deks, origins };
   assertConsistent(superblock, (problem) => reader.error(problem));
   const macs = authenticators(superblock).map((_, i) => {

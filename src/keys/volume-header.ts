@@ -98,7 +98,14 @@ export class VolumeHeader {
       }
       const activeDek = suite === SUITE_NONE ? 0 : FIRST_DEK;
       const identity = { suite, activeDek, uuid, generation: 1, sizeBytes, createdAt };
-      const superblock: Superblock = { ...identity, rewriting: false, plain: false, deks, origins: [] };
+      const superblock: Superblock = {
+        ...identity,
+        rewriting: false,
+        plain: false,
+        sizeInRoot: false,
+        deks,
+        origins: [],
+      };
       await writeHeaderCopies(store, encode(superblock, ring));
       return new VolumeHeader(store, superblock, ring);
     } catch (error) {

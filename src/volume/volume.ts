@@ -327,21 +327,32 @@ export class Volume implements BlockDevice {
 
   /**
    * Closes the volume so that it opens as it was when the snapshot was made; the snapshot stays. CONFLICT while clients are
-   * attached, INTEGRITY where its map can't be read: then the volume serves on. Where it rejects later, it is closed all the
-   * same, and the files have the one state or the other.
+   * attached, INTEGRITY where its map can't be read: then the volume serves on, as it does where `prepare` rejects. That runs
+   * when a root with the present size is durable, and every root until the one that rolls back has that size too. Where this
+   * rejects later, the volume is closed all the same, and the files have the one state or the other.
    */
-  async rollBack(name: string, deadlineMs: number): Promise<void> {
+  async rollBack(
+    name: string,
+    deadlineMs: number,
+    prepare: () => Promise<void> = async () => undefined,
+  ): Promise<void> {
     this.#admitChange();
     const snapshot = await this.#track(this.snapshots.proven(name), this.#work);
     // Most of the work, while the volume still serves.
     await this.checkpoint();
-    const clients = this.clients + this.snapshots.clients;
-    if (clients > 0)
-      throw new SealbdError('CONFLICT', `${clients} clients are attached to volume "${this.name}"`);
+    this.#assertNoClients();
+    await prepare();
+    this.#assertNoClients();
     this.#admitChange();
     if (!(await this.#close(deadlineMs, snapshot)))
       throw new SealbdError('FAILED', `volume "${this.name}" was not closed in ${deadlineMs} ms`);
     if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #assertNoClients(): void {
+    const clients = this.clients + this.snapshots.clients;
+    if (clients > 0)
+      throw new SealbdError('CONFLICT', `${clients} clients are attached to volume "${this.name}"`);
   }
 
   /**

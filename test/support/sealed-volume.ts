@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { systemClock } from '../../src/base/clock.js';
 import { type Logger, nullLogger } from '../../src/base/log.js';
 import type { CipherPool } from '../../src/cipher/cipher-pool.js';
-import { finishSwitch, identityOf } from '../../src/daemon/dek-rotation.js';
+import { finishSwitch, type KeyIdentity } from '../../src/daemon/dek-rotation.js';
+import { openSized } from '../../src/daemon/open-sized.js';
 import { systemRandom } from '../../src/daemon/random.js';
 import type { HeaderPins } from '../../src/keys/header-unwrap.js';
 import { VolumeHeader } from '../../src/keys/volume-header.js';
@@ -65,9 +66,10 @@ export class SealedVolume {
     fresh: boolean,
   ): Promise<SealedVolume> {
     const { cipher, tuning, log = nullLogger } = options;
-    const identity = { name: 'v', ...identityOf(header), fresh };
+    const shared = { name: 'v', store, cipher, clock: systemClock, log, tuning, fresh };
     try {
-      const volume = await Volume.open({ ...identity, store, cipher, clock: systemClock, log, tuning });
+      const open = (identity: KeyIdentity) => Volume.open({ ...identity, ...shared });
+      const volume = await openSized(header, { store, log, open });
       await finishSwitch(header, volume);
       return new SealedVolume(header, volume);
     } catch (error) {

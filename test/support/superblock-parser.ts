@@ -18,6 +18,7 @@ export interface ParsedSuperblock {
   readonly suite: number;
   readonly rewriting: boolean;
   readonly plain: boolean;
+  readonly sizeInRoot: boolean;
   readonly activeDek: number;
   readonly uuid: Buffer;
   readonly generation: number;
@@ -41,6 +42,7 @@ export function parseSuperblock(bytes: Buffer): ParsedSuperblock {
     suite: bytes[10],
     rewriting: (bytes[11] & 1) !== 0,
     plain: (bytes[11] & 2) !== 0,
+    sizeInRoot: (bytes[11] & 4) !== 0,
     activeDek: bytes.readUInt32LE(12),
     uuid: Buffer.from(bytes.subarray(16, 32)),
     generation: Number(bytes.readBigUInt64LE(32)),

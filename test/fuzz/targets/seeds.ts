@@ -111,6 +111,7 @@ function superblocks(): Uint8Array[] {
       activeDek: 0,
       rewriting: false,
       plain: false,
+      sizeInRoot: false,
       uuid: UUID,
       generation: 3,
       sizeBytes: 2 ** 30,
@@ -127,7 +128,10 @@ function superblocks(): Uint8Array[] {
     origins,
     deks: [dek(1, 'retired'), dek(2, 'active')],
   };
-  const all = [none, sealed, rotating, converting, restored].map((each) => encodeSuperblock(each, () => KEY));
+  const rollingBack: Superblock = { ...sealed, sizeInRoot: true };
+  const all = [none, sealed, rotating, converting, restored, rollingBack].map((each) =>
+    encodeSuperblock(each, () => KEY),
+  );
   return [...all, encodeHeaderBackup(all[1])];
 }
 
