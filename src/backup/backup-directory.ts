@@ -90,12 +90,15 @@ async function readManifest(store: Store): Promise<Uint8Array> {
   throw damaged(store.path, 'it has no manifest: no backup, or one that was never finished');
 }
 
-/** The backups that one needs, oldest first, itself last. `storeAt` is what its directory is read through. */
-export async function openChain(path: string, storeAt: (path: string) => Store): Promise<BackupDirectory[]> {
+/** The backups that one needs, oldest first, itself last; at most `most`. `storeAt` is what its directory is read through. */
+export async function openChain(
+  path: string,
+  storeAt: (path: string) => Store,
+  most = BACKUPS_PER_CHAIN_MAX,
+): Promise<BackupDirectory[]> {
   const chain = [await BackupDirectory.open(storeAt(path))];
   while (chain[0].manifest.base !== undefined) {
-    if (chain.length >= BACKUPS_PER_CHAIN_MAX)
-      throw damaged(path, `a chain of more than ${BACKUPS_PER_CHAIN_MAX} backups`);
+    if (chain.length >= most) throw damaged(path, `a chain of more than ${most} backups`);
     chain.unshift(await findBase(chain[0], storeAt));
   }
   return chain;

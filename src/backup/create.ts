@@ -17,6 +17,7 @@ import { createWhole } from '../store/whole-file.js';
 import { writeMapFile } from '../volume/map-file/writer.js';
 import type { PinnedVolume } from '../volume/pin.js';
 import type { BackupDirectory } from './backup-directory.js';
+import { assertDeksFit, assertMayGrow, type ChainLimits } from './chain-limits.js';
 import { type ChainSegment, chainRuns, chainSegments, mapIdentity } from './chain-map.js';
 import { ChainIndexes, changes } from './changes.js';
 import { claimDirectory, clearDirectory, finishDirectory, nameManifest } from './claim.js';
@@ -63,6 +64,8 @@ export interface CreateOptions extends Omit<CopyOptions, 'copied'> {
   facts(): Promise<VolumeFacts>;
   /** Learns of the backup before it is one. */
   readonly ledger?: BackupLedger;
+  /** Lower in tests. */
+  readonly limits?: ChainLimits;
   onProgress(doneBytes: number, totalBytes: number): void;
   /** Lets others go first, where there are any. */
   pace(startedAt: number): Promise<void>;
@@ -74,13 +77,15 @@ export interface CreatedBackup {
 }
 
 /**
- * What fails before the manifest has its name leaves an empty directory, or one that says that it is unfinished; what fails
- * after it leaves the whole backup.
+ * CONFLICT, and nothing is made, where it can't stand on its base, or could never be restored. What fails before the manifest has
+ * its name leaves an empty directory, or one that says that it is unfinished; what fails after it leaves the whole backup.
  */
 export async function createBackup(options: CreateOptions): Promise<CreatedBackup> {
+  const before = await options.facts();
+  assertRestorable(options, before);
   const marker = await claimDirectory(options.to);
   try {
-    const created = await fillOrClear(options);
+    const created = await fillOrClear(options, before);
     await finishDirectory(options.to);
     return created;
   } finally {
@@ -89,9 +94,18 @@ export async function createBackup(options: CreateOptions): Promise<CreatedBacku
   }
 }
 
-async function fillOrClear(options: CreateOptions): Promise<CreatedBackup> {
+function assertRestorable({ base, source, limits }: CreateOptions, facts: VolumeFacts): void {
+  if (base !== undefined) {
+    assertBase(base, facts, source);
+    assertMayGrow(base.chain, limits);
+  }
+  const deks = source.segments().map((segment) => segment.dekId);
+  assertDeksFit(base?.chain ?? [], [facts.dekId, ...deks], limits);
+}
+
+async function fillOrClear(options: CreateOptions, before: VolumeFacts): Promise<CreatedBackup> {
   try {
-    return await fill(options);
+    return await fill(options, before);
   } catch (error) {
     const isCleared = await clearDirectory(options.to).catch(() => false); // The next attempt clears it.
     if (isCleared) await options.ledger?.cleared();
@@ -99,12 +113,10 @@ async function fillOrClear(options: CreateOptions): Promise<CreatedBackup> {
   }
 }
 
-async function fill(options: CreateOptions): Promise<CreatedBackup> {
+async function fill(options: CreateOptions, before: VolumeFacts): Promise<CreatedBackup> {
   const { source, base, keys, random } = options;
-  const before = await options.facts();
   await options.ledger?.begun(before);
   const key = keys.get(before.dekId)!;
-  if (base !== undefined) assertBase(base, before, source);
   const known = base === undefined ? new Map<number, ChainSegment>() : await chainSegments(base.chain);
   const next = base?.chain.at(-1)?.manifest.nextIndex ?? 0;
   const indexes = new ChainIndexes(source.segments(), known, next);

@@ -4,6 +4,7 @@ import { dirname, isAbsolute, relative, resolve } from 'node:path';
 import type { JobInfo } from '../admin/schemas.js';
 import { type BackupDirectory, openChain } from '../backup/backup-directory.js';
 import { type ChainKeys, chainDeks, openChainKeys } from '../backup/chain-keys.js';
+import { assertMayGrow, type ChainLimits } from '../backup/chain-limits.js';
 import { assertClaimable } from '../backup/claim.js';
 import { type BackupLedger, type CreatedBackup, createBackup, type VolumeFacts } from '../backup/create.js';
 import { type Clock, sleep } from '../base/clock.js';
@@ -36,6 +37,8 @@ export interface BackupsOptions {
   readonly backupFiles: BackupFiles;
   /** Of the volumes: no place for a backup. */
   readonly volumesPath: string;
+  /** Lower in tests. */
+  readonly chainLimits?: ChainLimits | undefined;
   readonly clock: Clock;
   readonly random: RandomSource;
   readonly log: Logger;
@@ -64,7 +67,7 @@ export class Backups {
     this.#options = options;
   }
 
-  /** USAGE or CONFLICT where that can't be its place; KEY_UNAVAILABLE where its base can't be opened, and so not restored. */
+  /** USAGE or CONFLICT where that can't be its place, or its base takes no more; KEY_UNAVAILABLE where its base can't be opened, and so not restored. */
   async create(name: string, request: BackupRequest, by: Actor): Promise<JobInfo> {
     const { volumes, jobs, jobKeys } = this.#options;
     openDevice(volumes.get(name));
@@ -112,6 +115,7 @@ export class Backups {
   async #base(given: string): Promise<Base> {
     const path = resolve(given);
     const chain = await openChain(path, (at) => this.#options.backupFiles.at(at));
+    assertMayGrow(chain, this.#options.chainLimits);
     return { chain, keys: await openChainKeys(chain, this.#options.providers), path };
   }
 
@@ -134,6 +138,7 @@ export class Backups {
       try {
         created = await createBackup({
           ...control,
+          ...(this.#options.chainLimits && { limits: this.#options.chainLimits }),
           ...{ source, to, salvage, cipher, random, ledger: this.#ledger(path, base) },
           from: volumes.get(name).store,
           base: base && { chain: base.chain, keys: base.keys.handles, path: base.path },

@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { openChain } from '../../src/backup/backup-directory.js';
 import { chainDeks, openChainKeys } from '../../src/backup/chain-keys.js';
+import type { ChainLimits } from '../../src/backup/chain-limits.js';
 import { createBackup } from '../../src/backup/create.js';
 import type { Manifest } from '../../src/backup/manifest.js';
 import { type RestoredBlocks, restoreChain } from '../../src/backup/restore.js';
@@ -32,6 +33,7 @@ export interface MakeOptions {
   readonly salvage?: boolean;
   readonly to?: Store;
   readonly signal?: AbortSignal;
+  readonly limits?: ChainLimits;
 }
 
 export async function makeBackup(
@@ -39,7 +41,7 @@ export async function makeBackup(
   { header, volume }: SealedVolume,
   from: Store,
   path: string,
-  { base, salvage = false, to, signal = never }: MakeOptions = {},
+  { base, salvage = false, to, signal = never, limits }: MakeOptions = {},
 ): Promise<Manifest> {
   const chain = base === undefined ? undefined : await openChain(base, storeAt);
   const keys = chain && (await openChainKeys(chain, keyProviders(scene.dataDirectory)));
@@ -49,6 +51,7 @@ export async function makeBackup(
   try {
     const { manifest } = await createBackup({
       ...{ source, from, salvage, signal, cipher: scene.cipher, random: systemRandom },
+      ...(limits && { limits }),
       to: to ?? (await FsStore.open(path, { create: true })),
       base: chain && keys && { chain, keys: keys.handles, path: base! },
       keys: lent.handles,

@@ -2,6 +2,7 @@
 import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
+import type { ChainLimits } from '../../src/backup/chain-limits.js';
 import { type Clock, systemClock } from '../../src/base/clock.js';
 import { type Logger, nullLogger } from '../../src/base/log.js';
 import { AuditLog } from '../../src/daemon/audit-log.js';
@@ -65,6 +66,7 @@ export interface WatchedOptions {
   /** For the retries of a re-encryption. */
   readonly retryClock?: Clock;
   readonly pins?: ReadonlyMap<string, HeaderPins>;
+  readonly chainLimits?: ChainLimits;
   /** Of all else. */
   readonly clock?: Clock;
 }
@@ -98,6 +100,7 @@ export class WatchedDirectory {
     watchClock = systemClock,
     retryClock = systemClock,
     pins = new Map(),
+    chainLimits,
     clock = systemClock,
   }: WatchedOptions = {}): Promise<Watched> {
     const random = systemRandom;
@@ -146,7 +149,11 @@ export class WatchedDirectory {
       ...openCopies(
         {
           ...{ volumes, files, jobs, providers, watchdog, pins, clock, random, log, cipher: engine.cipher },
-          ...{ volumesPath: join(this.path, 'volumes'), record: (event) => observer.record(event) },
+          ...{
+            volumesPath: join(this.path, 'volumes'),
+            chainLimits,
+            record: (event) => observer.record(event),
+          },
         },
         known,
         backupFiles,
