@@ -10,6 +10,7 @@ import { addon } from '../native/addon.js';
 import type { Store } from '../store/store.js';
 import { BackupDirectory, openChain } from './backup-directory.js';
 import { chainDeks } from './chain-keys.js';
+import { whyUnproven } from './proof.js';
 
 export interface BackupKey {
   readonly keyUri: string;
@@ -45,6 +46,8 @@ export interface BackupInfo {
   }[];
   /** Why the chain is not whole; null where it is. */
   readonly problem: string | null;
+  /** Why its keys would not prove all of it; null where they would. */
+  readonly unproven: string | null;
   readonly keys: BackupKey[];
   /** Every key of the chain can be used. */
   readonly keyUsable: boolean;
@@ -80,6 +83,7 @@ export async function describeBackup(
       storedBytes: backup.manifest.slots * SLOT_BYTES,
     })),
     problem,
+    unproven: whyUnproven(chain),
     keys,
     keyUsable: keys.every((key) => key.usable),
   };

@@ -11,6 +11,7 @@ import { FsStore } from '../store/fs-store.js';
 import { openChain } from './backup-directory.js';
 import { type ChainKeys, openChainKeys } from './chain-keys.js';
 import { type BackupInfo, describeBackup } from './info.js';
+import { whyUnproven } from './proof.js';
 import { verifyBackup } from './verify.js';
 
 const storeAt = (path: string): FsStore => FsStore.at(path);
@@ -18,9 +19,9 @@ const storeAt = (path: string): FsStore => FsStore.at(path);
 export interface VerifyReport {
   readonly path: string;
   readonly checkedBlocks: number;
-  /** False: structure and checksums only. */
+  /** Every block is, under keys that are not public. False: of some blocks, or of all, structure and checksums only. */
   readonly authenticated: boolean;
-  /** Why no key was used; null where one was. */
+  /** Why it is not authenticated; null where it is. */
   readonly keyProblem: string | null;
   readonly problems: string[];
 }
@@ -50,8 +51,9 @@ export function verifyOffline(
         signal,
         onProgress,
       });
-      const report = { path: full, checkedBlocks: slots, authenticated: keys !== undefined };
-      return { ...report, keyProblem: problem, problems: [...damage, ...problems] };
+      const keyProblem = problem ?? whyUnproven(chain);
+      const report = { path: full, checkedBlocks: slots, authenticated: keyProblem === null, keyProblem };
+      return { ...report, problems: [...damage, ...problems] };
     } finally {
       await cipher.destroy();
       keys?.release();

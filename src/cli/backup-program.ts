@@ -20,7 +20,7 @@ export function addBackupCommands(program: Command): void {
   backup
     .command('verify <dest>')
     .description('check a backup and its chain; needs no daemon, and without its key checks checksums only')
-    .option('--require-key', 'exit 4 where the key can not be used')
+    .option('--require-key', 'exit 4 where no key proves all of it')
     .option(...JSON_OPTION)
     .action(async (dest, options, command) => {
       // The addon comes along.

@@ -216,6 +216,13 @@ describe.skipIf(skipped !== undefined)('backups', () => {
 
     await daemon.ok('volume', 'create', 'n', '--size', '16M', '--cipher', 'none');
     await daemon.ok('backup', 'create', 'n', at('n'));
+    const unproven = await daemon.run(['backup', 'verify', at('n')]);
+    expect([unproven.code, unproven.stdout]).toEqual([
+      0,
+      expect.stringContaining('NOT authenticated: its cipher'),
+    ]);
+    expect((await daemon.run(['backup', 'verify', at('n'), '--require-key'])).code).toBe(4);
+    expect((await daemon.run(['backup', 'info', at('n')])).stdout).toMatch(/^WARNING: its cipher is none/m);
     const plaintext = await daemon.run(['restore', at('n'), 'm']);
     expect([plaintext.code, plaintext.stderr]).toEqual([1, expect.stringContaining('--plaintext')]);
     const shown = await daemon.ok('restore', at('n'), 'm', '--plaintext');

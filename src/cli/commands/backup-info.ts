@@ -39,6 +39,7 @@ function show(info: BackupInfo): void {
     printTable(['chain', 'backup', 'made', 'stored'], rows);
   }
   if (info.problem !== null) print(`problem: ${info.problem}`);
+  if (info.unproven !== null) print(`WARNING: ${info.unproven}`);
   for (const { keyUri, resolvedKeyId, deks, usable, reason } of info.keys) {
     const state = usable ? 'can be used now' : `can NOT be used now: ${reason}`;
     print(`needs ${keyUri} (${resolvedKeyId}) for DEK ${deks.join(', ')}: ${state}`);

@@ -5,13 +5,13 @@ import { dataDirectory } from '../../base/data-directory.js';
 import { formatSize } from '../../base/units.js';
 import { dataOption, type ListingOptions } from '../context.js';
 import { EXIT } from '../exit-codes.js';
-import { note, print, printJson } from '../output.js';
+import { print, printJson } from '../output.js';
 
 interface VerifyOptions extends ListingOptions {
   readonly requireKey?: boolean;
 }
 
-/** Exits 5 where anything is damaged; with --require-key 4 where nothing is, and the key can't be used. */
+/** Exits 5 where anything is damaged; with --require-key 4 where nothing is, and no key proves all of it. */
 export async function backupVerify(path: string, options: VerifyOptions, command: Command): Promise<void> {
   const directory = dataDirectory(dataOption(command), process.env, process.cwd());
   const bar = new SingleBar({
@@ -31,6 +31,5 @@ export async function backupVerify(path: string, options: VerifyOptions, command
   if (report.problems.length > 0) return;
   print(`${report.path}: ${report.checkedBlocks} blocks checked`);
   if (report.authenticated) return print('all of them authenticate');
-  print('structure and checksums are in order; nothing was authenticated');
-  note(`without a key: ${report.keyProblem}`);
+  print(`structure and checksums are in order; NOT authenticated: ${report.keyProblem}`);
 }
