@@ -1,6 +1,5 @@
 /** `backup create`: a job that copies a cut of a volume, as ciphertext, into a directory. */
-import { mkdir, realpath } from 'node:fs/promises';
-import { dirname, isAbsolute, relative, resolve } from 'node:path';
+import { isAbsolute, resolve } from 'node:path';
 import type { JobInfo } from '../admin/schemas.js';
 import { type BackupDirectory, openChain } from '../backup/backup-directory.js';
 import { type ChainKeys, chainDeks, openChainKeys } from '../backup/chain-keys.js';
@@ -17,8 +16,8 @@ import { type LentKeys, lendKeys } from '../keys/dek-ring.js';
 import { newestDek } from '../keys/superblock.js';
 import type { VolumeHeader } from '../keys/volume-header.js';
 import type { KeyProviders } from '../kms/registry.js';
-import { FsStore } from '../store/fs-store.js';
 import type { BackupFiles } from './backup-files.js';
+import { assertOutside, makeTarget } from './backup-target.js';
 import type { EngineVolume } from './engine.js';
 import type { JobKeys } from './job-keys.js';
 import type { JobControl, Jobs } from './jobs.js';
@@ -101,11 +100,8 @@ export class Backups {
   async #placeOf(path: string, base: string | undefined): Promise<string> {
     if (!isAbsolute(path)) throw new SealbdError('USAGE', `${path}: expected an absolute path`);
     const full = resolve(path);
-    const { volumesPath } = this.#options;
-    const { backupFiles } = this.#options;
-    const above = await backupFiles.run(() => realpath(dirname(full))).catch(() => dirname(full));
-    if (isWithin(await realpath(volumesPath), above))
-      throw new SealbdError('USAGE', `${path} is inside the directory of the volumes`);
+    const { volumesPath, backupFiles } = this.#options;
+    await backupFiles.run(() => assertOutside(volumesPath, full));
     if (base !== undefined && resolve(base) === full)
       throw new SealbdError('USAGE', 'a backup can not be its own base');
     await assertClaimable(backupFiles.at(full));
@@ -130,7 +126,7 @@ export class Backups {
     const { volumes, cipher, random, clock, known, log, record, backupFiles } = this.#options;
     const device = openDevice(volumes.get(name));
     await known.leaveTo(path);
-    const to = backupFiles.gated(await backupFiles.run(() => openTarget(path)));
+    const to = backupFiles.gated(await backupFiles.run(() => makeTarget(this.#options.volumesPath, path)));
     const lent = await this.#withHeader(name, device, keysOf);
     try {
       const source = await device.pin();
@@ -194,21 +190,6 @@ export class Backups {
     if (result === undefined) throw new SealbdError('ESHUTDOWN', `volume "${name}" was closed meanwhile`);
     return result.of;
   }
-}
-
-function isWithin(directory: string, path: string): boolean {
-  const way = relative(directory, path);
-  return way === '' || (!way.startsWith('..') && !isAbsolute(way));
-}
-
-/** The directory, and the name of each that is made for it in the one above, durably. */
-async function openTarget(path: string): Promise<FsStore> {
-  const first = (await mkdir(path, { recursive: true, mode: 0o700 })) ?? path;
-  for (let made = path; ; made = dirname(made)) {
-    await FsStore.at(dirname(made)).syncDirectory();
-    if (made === first || made === dirname(made)) break;
-  }
-  return FsStore.open(path);
 }
 
 function keysOf({ superblock, deks }: VolumeHeader): LentKeys {
