@@ -69,9 +69,18 @@ export class AppendBufferPool {
     this.wakeAll();
   }
 
+  /** No buffer can be taken now, though there is more than one. */
+  get atLast(): boolean {
+    return this.#max > 1 && !this.#some;
+  }
+
+  get #some(): boolean {
+    return this.#idle.length > 0 || this.#made < this.#max;
+  }
+
   /** Resolves when a buffer may have become free. */
   whenFree(): Promise<void> {
-    if (this.#idle.length > 0 || this.#made < this.#max) return Promise.resolve();
+    if (this.#some) return Promise.resolve();
     return new Promise((resolve) => this.#waiters.push(resolve));
   }
 

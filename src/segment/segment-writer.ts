@@ -79,10 +79,13 @@ export class SegmentWriter {
     return this.segment.slots >= this.slotsMax;
   }
 
-  /** Blocks that `append` can take now, up to position `limit`; 0 where a buffer must become free first. */
-  capacity(limit: number): number {
+  /**
+   * Blocks that `append` can take now, up to position `limit`; 0 where a buffer must become free first. The last buffer is for
+   * those who ask for little: they would wait for all that others have buffered.
+   */
+  capacity(limit: number, much = false): number {
     const room = limit - this.segment.slots;
-    if (room <= 0) return 0;
+    if (room <= 0 || (much && this.#context.buffers.atLast)) return 0;
     if (this.#buffer === undefined) {
       this.#buffer = this.#context.buffers.take();
       if (this.#buffer === undefined) return 0;

@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../base/clock.js';
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import { forEachLimited } from '../base/limited.js';
-import { BLOCK_BYTES, SEQUENCE_MAX, SYNCS_AT_ONCE_MAX } from '../base/limits.js';
+import { BLOCK_BYTES, LARGE_REQUEST_BYTES_MIN, SEQUENCE_MAX, SYNCS_AT_ONCE_MAX } from '../base/limits.js';
 import { Gather, type MaybePromise } from '../base/maybe-promise.js';
 import { Arena } from '../native/arena.js';
 import { type UnmapEntry, writeUnmaps } from '../segment/format.js';
@@ -45,6 +45,9 @@ export interface HeadCut {
 /** What a write of these blocks must wait for, if anything. */
 export type Conflict = (lba: number, blocks: number) => Promise<void> | undefined;
 const noConflict: Conflict = () => undefined;
+
+/** Of a write that leaves the last free buffer to smaller ones. */
+const LARGE_RUN_BLOCKS = LARGE_REQUEST_BYTES_MIN / BLOCK_BYTES;
 
 /** Why a segment could not be made that can be tried again. */
 const RETRIED = ['ENOSPC', 'EIO', 'ENOMEM'] as const;
@@ -135,7 +138,7 @@ export class HeadLog {
     if (this.#tailSlots >= this.#options.tailSlotsMax) return 0;
     if (this.#unmaps.length > 0 && this.#unmaps.overlaps(lba, blocks) && !this.#emitNow()) return 0;
     const writer = this.#segments.forWrites();
-    return writer === undefined ? 0 : writer.capacity(this.#segments.limit);
+    return writer === undefined ? 0 : writer.capacity(this.#segments.limit, blocks >= LARGE_RUN_BLOCKS);
   }
 
   /** Waits for whatever keeps `#capacity` at 0. Rejects where waiting won't help. */
