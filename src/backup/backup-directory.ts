@@ -1,6 +1,4 @@
 /** One backup as it lies in its directory, and the chain of backups that it stands on. */
-import { existsSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { bytesEqual } from '../base/bytes.js';
 import { errnoOf, isSealbdError, SealbdError } from '../base/errors.js';
@@ -86,8 +84,16 @@ async function readManifest(store: Store): Promise<Uint8Array> {
     if (errnoOf(error) !== 'ENOTDIR') throw error;
   }
   if (bytes !== undefined) return bytes;
-  if (!existsSync(store.path)) throw new SealbdError('NOT_FOUND', `${store.path}: no such backup`);
+  if (!(await isThere(store))) throw new SealbdError('NOT_FOUND', `${store.path}: no such backup`);
   throw damaged(store.path, 'it has no manifest: no backup, or one that was never finished');
+}
+
+/** Where it can't be listed something is there all the same. */
+async function isThere(store: Store): Promise<boolean> {
+  return store.list().then(
+    () => true,
+    (error: unknown) => errnoOf(error) !== 'ENOENT',
+  );
 }
 
 /** The backups that one needs, oldest first, itself last; at most `most`. `storeAt` is what its directory is read through. */
@@ -107,7 +113,7 @@ export async function openChain(
 /** Where the manifest says that it is, relative to the backup too, or beside it; its digest proves that it is the one. */
 async function findBase(backup: BackupDirectory, storeAt: (path: string) => Store): Promise<BackupDirectory> {
   const base = backup.manifest.base!;
-  for (const path of await candidates(backup.path, base.path)) {
+  for (const path of await candidates(backup.path, base.path, storeAt)) {
     try {
       const found = await BackupDirectory.open(storeAt(path));
       if (!bytesEqual(found.decoded.digest, base.digest)) continue;
@@ -132,9 +138,9 @@ async function findBase(backup: BackupDirectory, storeAt: (path: string) => Stor
   );
 }
 
-async function candidates(path: string, hint: string): Promise<string[]> {
+async function candidates(path: string, hint: string, storeAt: (path: string) => Store): Promise<string[]> {
   const named = isAbsolute(hint) ? [hint] : [resolve(path, hint)];
   const parent = dirname(resolve(path));
-  const siblings = (await readdir(parent)).sort().map((name) => join(parent, name));
+  const siblings = (await storeAt(parent).list()).sort().map((name) => join(parent, name));
   return [...new Set([...named, ...siblings])].filter((candidate) => candidate !== resolve(path));
 }

@@ -1,5 +1,10 @@
 /** Lets so many pieces of work go on at once; the others wait for their turn, first come first served. */
-export class Gate {
+export interface Turns {
+  /** `work` must not ask for another turn: it would wait for itself. */
+  run<T>(work: () => Promise<T>): Promise<T>;
+}
+
+export class Gate implements Turns {
   readonly #waiting: (() => void)[] = [];
   #free: number;
 
@@ -7,7 +12,6 @@ export class Gate {
     this.#free = places;
   }
 
-  /** `work` must not pass the same gate again: it would wait for itself. */
   async run<T>(work: () => Promise<T>): Promise<T> {
     if (this.#free > 0) this.#free -= 1;
     else await new Promise<void>((resolve) => this.#waiting.push(resolve));

@@ -145,8 +145,9 @@ export const BACKUPS_PER_CHAIN_MAX = 1024;
 export const BACKUP_INDEX_BYTES_MAX = 1024 * MiB;
 /** Backups that a daemon remembers, for `key usage`; fewer where their file would be longer than SMALL_FILE_BYTES_MAX. */
 export const KNOWN_BACKUPS_MAX = 1024;
-/** Of the threads of Node's pool, four unless told otherwise: what the files of all backups may hold, however slow they are. */
-export const BACKUP_FILE_THREADS_MAX = 2;
+/** Of the threads of Node's pool, four unless told otherwise: what the files of all backups may hold, however slow they are; those
+ *  of one file system one alone. */
+export const BACKUP_FILE_THREADS_MAX = 3;
 /** Data files that are copied side by side. */
 export const BACKUP_LANES = 2;
 
@@ -216,3 +217,5 @@ export const JOBS_REMEMBERED_MAX = 256;
 export const STOP_DEADLINE_MS = 10_000;
 /** From the signal to the end of the process, whatever hangs. */
 export const SHUTDOWN_DEADLINE_MS = 60_000;
+/** How long `job cancel` waits for the end of a job that may hang in I/O. */
+export const CANCEL_WAIT_MS = 5_000;

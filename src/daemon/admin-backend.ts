@@ -15,6 +15,7 @@ import type {
   VolumeInfo,
 } from '../admin/schemas.js';
 import { isSealbdError, SealbdError } from '../base/errors.js';
+import { CANCEL_WAIT_MS } from '../base/limits.js';
 import type { VolumeStats } from '../device/volume-stats.js';
 import type { Watchdog } from '../keys/watchdog.js';
 import type { NbdServerStats } from '../nbd/server.js';
@@ -26,7 +27,7 @@ import type { LocalKeys } from './local-keys.js';
 import type { ManagedVolume } from './managed-volume.js';
 import type { NbdService } from './nbd-service.js';
 import type { RestoreRequest, Restores } from './restores.js';
-import type { Rotations } from './rotations.js';
+import { isRewriting, type Rotations } from './rotations.js';
 import type { SnapshotOperations } from './snapshot-operations.js';
 import type { VolumeFiles } from './volume-files.js';
 import type { VolumeManager } from './volume-manager.js';
@@ -265,8 +266,11 @@ export class DaemonBackend implements AdminBackend {
   }
 
   async cancelJob(id: string, caller: Caller): Promise<JobInfo> {
-    const job = await this.#parts.jobs.cancel(id);
-    await this.#parts.rotations.cancelled(this.#parts.volumes, job, caller);
+    const { jobs, rotations, volumes } = this.#parts;
+    // What is to be noted of a rewriting is so when it has ended; its volume is not served either where its disk hangs.
+    const limitMs = isRewriting(jobs.get(id).kind) ? undefined : CANCEL_WAIT_MS;
+    const job = await jobs.cancel(id, limitMs);
+    await rotations.cancelled(volumes, job, caller);
     return job;
   }
 

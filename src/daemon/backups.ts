@@ -101,7 +101,7 @@ export class Backups {
     if (!isAbsolute(path)) throw new SealbdError('USAGE', `${path}: expected an absolute path`);
     const full = resolve(path);
     const { volumesPath, backupFiles } = this.#options;
-    await backupFiles.run(() => assertOutside(volumesPath, full));
+    await backupFiles.run(full, () => assertOutside(volumesPath, full));
     if (base !== undefined && resolve(base) === full)
       throw new SealbdError('USAGE', 'a backup can not be its own base');
     await assertClaimable(backupFiles.at(full));
@@ -126,7 +126,9 @@ export class Backups {
     const { volumes, cipher, random, clock, known, log, record, backupFiles } = this.#options;
     const device = openDevice(volumes.get(name));
     await known.leaveTo(path);
-    const to = backupFiles.gated(await backupFiles.run(() => makeTarget(this.#options.volumesPath, path)));
+    const to = backupFiles.gated(
+      await backupFiles.run(path, () => makeTarget(this.#options.volumesPath, path)),
+    );
     const lent = await this.#withHeader(name, device, keysOf);
     try {
       const source = await device.pin();

@@ -1,6 +1,6 @@
 /** Long work that runs in the daemon whether or not anybody watches: progress, cancel, and the last results. */
 import type { JobInfo, VerifyResult } from '../admin/schemas.js';
-import type { Clock } from '../base/clock.js';
+import { type Clock, sleep } from '../base/clock.js';
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import { JOBS_REMEMBERED_MAX, JOBS_RUNNING_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
@@ -108,12 +108,16 @@ export class Jobs {
     return view(this.#find(id));
   }
 
-  /** Waits until the job has ended. Cancelling one that ended already is a CONFLICT. */
-  async cancel(id: string): Promise<JobInfo> {
+  /**
+   * Waits until the job has ended, or for `limitMs`: one that hangs in I/O is `running` then, and ends when that does. Cancelling
+   * one that ended already is a CONFLICT.
+   */
+  async cancel(id: string, limitMs?: number): Promise<JobInfo> {
     const job = this.#find(id);
     if (job.state !== 'running') throw new SealbdError('CONFLICT', `job ${id} is ${job.state}`);
     job.abort.abort();
-    await job.ended;
+    if (limitMs === undefined) await job.ended;
+    else await Promise.race([job.ended, sleep(this.#clock, limitMs)]);
     return view(job);
   }
 

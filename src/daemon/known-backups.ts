@@ -101,7 +101,7 @@ export class KnownBackups {
 
   /** `deks` are those of its whole chain. The oldest are forgotten when there are too many. A failure is no failure of the backup. */
   async note(path: string, facts: BackupFacts, deks: readonly DekRecord[]): Promise<void> {
-    const place = await this.#files.run(() => placeOf(path)).catch(() => undefined); // Then its absence will prove nothing.
+    const place = await this.#files.run(path, () => placeOf(path)).catch(() => undefined); // Then its absence will prove nothing.
     const entry = entryOf(path, place, facts, deks);
     await this.#change((known) => {
       const { backups, forgotten } = withoutUnfinished(known, path, entry.uuid);
@@ -132,7 +132,7 @@ export class KnownBackups {
   }
 
   #whyNotGone(path: string, place: Place | undefined): Promise<string | undefined> {
-    return this.#files.run(() => whyNotGone(path, place));
+    return this.#files.run(path, () => whyNotGone(path, place));
   }
 
   #change(change: Change): Promise<void> {

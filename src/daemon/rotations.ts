@@ -258,7 +258,7 @@ function isUnderWay(volume: ManagedVolume | undefined): boolean {
   return volume?.superblock?.rewriting === true || (volume !== undefined && pendingDek(volume) !== undefined);
 }
 
-function isRewriting(kind: JobInfo['kind']): boolean {
+export function isRewriting(kind: JobInfo['kind']): boolean {
   return REWRITING.some((rewriting) => rewriting === kind);
 }
 

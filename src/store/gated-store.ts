@@ -1,13 +1,13 @@
 /** A store whose operations pass a gate, each of them, so that they hold few threads of Node's pool however long they take. */
-import type { Gate } from '../base/gate.js';
+import type { Turns } from '../base/gate.js';
 import type { Store, StoreFile } from './store.js';
 
 export class GatedStore implements Store {
   readonly path: string;
   readonly #store: Store;
-  readonly #gate: Gate;
+  readonly #gate: Turns;
 
-  constructor(store: Store, gate: Gate) {
+  constructor(store: Store, gate: Turns) {
     this.path = store.path;
     this.#store = store;
     this.#gate = gate;
@@ -58,9 +58,9 @@ class GatedFile implements StoreFile {
   readonly name: string;
   readonly fd: number;
   readonly #file: StoreFile;
-  readonly #gate: Gate;
+  readonly #gate: Turns;
 
-  constructor(file: StoreFile, gate: Gate) {
+  constructor(file: StoreFile, gate: Turns) {
     this.name = file.name;
     this.fd = file.fd;
     this.#file = file;

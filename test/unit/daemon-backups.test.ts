@@ -1,12 +1,11 @@
 /** Backups, restores and clones as operations of a daemon, over volumes of this process. */
 import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { JobInfo } from '../../src/admin/schemas.js';
-import { BACKUP_FILE_THREADS_MAX } from '../../src/base/limits.js';
 import { STARTUP } from '../../src/daemon/volume-events.js';
 import { Arena } from '../../src/native/arena.js';
-import { expectNoLeakedSlots, temporaryDirectory } from '../support/key-fixtures.js';
+import { expectNoLeakedSlots, memoryDirectory, temporaryDirectory } from '../support/key-fixtures.js';
 import { until } from '../support/until.js';
 import { BLOCK, patternBlock } from '../support/volume-harness.js';
 import { createVolume, type Watched, WatchedDirectory } from '../support/watched-volumes.js';
@@ -203,7 +202,7 @@ describe('the daemon', () => {
     await watched.close();
   });
 
-  it('waits with backups and restores while the files of others hang, and serves meanwhile', async () => {
+  it('waits with backups and restores while a file of their file system hangs; others go on, and volumes', async () => {
     const watched = await new WatchedDirectory().start({});
     const at = join(temporaryDirectory(), 'b');
     await createVolume(watched.volumes, 'v', 'scripted:a');
@@ -212,7 +211,7 @@ describe('the daemon', () => {
     const hung = new Promise<void>((resolve) => {
       answer = resolve;
     });
-    for (let i = 0; i < BACKUP_FILE_THREADS_MAX; i++) void watched.backupFiles.run(() => hung);
+    void watched.backupFiles.run(at, () => hung);
     const request = { path: at, salvage: false };
     let begun = 0;
     const creating = watched.backups.create('v', request, STARTUP).finally(() => {
@@ -226,6 +225,15 @@ describe('the daemon', () => {
     expect(await versionAt(watched, 'v', 7)).toBe(2);
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect([begun, existsSync(at)]).toEqual([0, false]);
+    // Another file system: it is asked while the one above does not answer.
+    const elsewhere = join(memoryDirectory(), 'b');
+    expect(statSync(dirname(elsewhere)).dev).not.toBe(statSync(dirname(at)).dev);
+    await createVolume(watched.volumes, 'x', 'scripted:a');
+    await write(watched, 'x', 0, 20, 1);
+    const other = { path: elsewhere, salvage: false };
+    await done(watched, await watched.backups.create('x', other, STARTUP));
+    await done(watched, await watched.restores.restore('y', other, STARTUP));
+    expect(begun).toBe(0);
     answer();
     await done(watched, await creating);
     await expect(restoring).rejects.toThrow();

@@ -5,6 +5,7 @@ import { JOBS_REMEMBERED_MAX, JOBS_RUNNING_MAX } from '../../src/base/limits.js'
 import { nullLogger } from '../../src/base/log.js';
 import { type JobControl, Jobs } from '../../src/daemon/jobs.js';
 import { Serial } from '../../src/daemon/serial.js';
+import { ManualClock } from '../support/manual-clock.js';
 
 const RESULT = { checkedBlocks: 1, lost: [], problems: [] };
 const makeJobs = () => new Jobs(systemClock, nullLogger);
@@ -50,6 +51,21 @@ describe('jobs', () => {
     expect(await jobs.cancel(id)).toMatchObject({ state: 'cancelled', error: null, result: null });
     await expect(jobs.cancel(id)).rejects.toMatchObject({ code: 'CONFLICT' });
     await expect(jobs.cancel('77')).rejects.toMatchObject({ code: 'NOT_FOUND' });
+  });
+
+  it('that hang are told to end, and cancel says after its limit that they have not', async () => {
+    const clock = new ManualClock();
+    const jobs = new Jobs(clock, nullLogger);
+    let answer = (): void => undefined;
+    const hung = new Promise<typeof RESULT>((_, reject) => {
+      answer = () => reject(new Error('at last'));
+    });
+    const { id } = jobs.start('backup', 'v', () => hung);
+    const cancelling = jobs.cancel(id, 5000);
+    clock.advance(5000);
+    expect(await cancelling).toMatchObject({ state: 'running', endedAt: null });
+    answer();
+    await expect.poll(() => jobs.get(id).state).toBe('cancelled');
   });
 
   it('run once for a volume, and are all cancelled when it stops', async () => {

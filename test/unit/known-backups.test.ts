@@ -12,12 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import {
-  BACKUP_FILE_THREADS_MAX,
-  KNOWN_BACKUPS_MAX,
-  LOOK_WAIT_MS,
-  SMALL_FILE_BYTES_MAX,
-} from '../../src/base/limits.js';
+import { KNOWN_BACKUPS_MAX, LOOK_WAIT_MS, SMALL_FILE_BYTES_MAX } from '../../src/base/limits.js';
 import { nullLogger } from '../../src/base/log.js';
 import { BackupFiles } from '../../src/daemon/backup-files.js';
 import { openKnownBackups } from '../../src/daemon/copies.js';
@@ -71,10 +66,10 @@ describe('a key that a backup needs', () => {
 
   it('is in doubt where backups lie on a file system that does not answer', async () => {
     const clock = new ManualClock();
-    const { watched, made } = await scene({ clock });
+    const { watched, made, path } = await scene({ clock });
     await made();
     const hanging = gate();
-    for (let i = 0; i < BACKUP_FILE_THREADS_MAX; i++) void watched.backupFiles.run(() => hanging.opened);
+    void watched.backupFiles.run(path, () => hanging.opened);
     const asked = verdict(watched, 'other:unheard-of');
     let told = false;
     void asked.then(() => {
