@@ -212,10 +212,10 @@ export const ADMIN_REQUEST_TIMEOUT_MS = 10_000;
 export const VOLUMES_MAX = 4096;
 export const JOBS_RUNNING_MAX = 64;
 export const JOBS_REMEMBERED_MAX = 256;
+/** How long `job cancel` waits for the end of a job that may hang in I/O. */
+export const CANCEL_WAIT_MS = 5_000;
 
 // Shutdown.
 export const STOP_DEADLINE_MS = 10_000;
 /** From the signal to the end of the process, whatever hangs. */
 export const SHUTDOWN_DEADLINE_MS = 60_000;
-/** How long `job cancel` waits for the end of a job that may hang in I/O. */
-export const CANCEL_WAIT_MS = 5_000;

@@ -1,7 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
 import type { Command } from 'commander';
 import { systemClock } from '../../base/clock.js';
-import { MAP_BYTES_MAX, SHUTDOWN_DEADLINE_MS } from '../../base/limits.js';
+import { MAP_BYTES_MAX, SHUTDOWN_DEADLINE_MS, STOP_DEADLINE_MS } from '../../base/limits.js';
 import type { Logger } from '../../base/log.js';
 import { nbdUri } from '../../daemon/addresses.js';
 import { type DaemonConfig, resolveConfig, type ServeFlags } from '../../daemon/config.js';
@@ -50,6 +50,7 @@ export async function serve(
     const clean = await daemon.stop(log);
     log.info({}, clean ? 'stopped' : 'stopped, not in order');
     process.exitCode = clean ? EXIT.done : EXIT.failed;
+    endWithoutIo(log);
   } finally {
     clearInterval(alive);
   }
@@ -79,17 +80,33 @@ function stopAsked(log: Logger, running: { readonly daemon: Daemon | undefined }
         void running.daemon.reload();
         return;
       }
-      if (asked) process.exit(EXIT.failed);
+      if (asked) exitNow();
       asked = true;
       // A store that answers no more (a network mount, say) must not keep the process, and so the keys, alive for ever.
       setTimeout(() => {
         log.error({ signal, deadlineMs: SHUTDOWN_DEADLINE_MS }, 'the stop took too long');
-        process.exit(EXIT.failed);
+        exitNow();
       }, SHUTDOWN_DEADLINE_MS).unref();
       resolve(signal);
     };
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, onSignal);
   });
+}
+
+/** All is shut down. The process ends by itself, unless I/O of a job hangs: that is not waited for past a deadline. */
+function endWithoutIo(log: Logger): void {
+  setTimeout(() => {
+    log.error({ deadlineMs: STOP_DEADLINE_MS }, 'I/O hangs: ending without it');
+    exitNow();
+  }, STOP_DEADLINE_MS).unref();
+}
+
+/** An exit in order joins the threads of the pool, and so would wait for one that hangs in I/O, for ever perhaps. */
+function exitNow(): never {
+  const isBusy = process.getActiveResourcesInfo().some((name) => name.startsWith('FSReq'));
+  if (isBusy) process.kill(process.pid, 'SIGKILL');
+  // The first process of a container is not killed by its own signal.
+  process.exit(EXIT.failed);
 }
 
 /** The kernel takes a session's terminal away before it says so. */
