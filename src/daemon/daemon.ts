@@ -188,6 +188,7 @@ async function start(
         ...{ volumes, files, jobs, providers, watchdog, pins, clock, random, log },
         ...{
           cipher: engine.cipher,
+          reserveBytes: engine.reserveBytes,
           volumesPath: data.volumesPath,
           record: (event) => observer.record(event),
         },

@@ -5,6 +5,7 @@ import type { JobInfo, VerifyResult } from '../admin/schemas.js';
 import { type BackupDirectory, openChain } from '../backup/backup-directory.js';
 import { type ChainKeys, chainDeks, openChainKeys } from '../backup/chain-keys.js';
 import { cloneSnapshot } from '../backup/clone.js';
+import type { Manifest } from '../backup/manifest.js';
 import { restoreChain } from '../backup/restore.js';
 import { onAbort } from '../base/abort.js';
 import { suiteName } from '../base/ciphers.js';
@@ -43,6 +44,8 @@ export interface RestoresOptions {
   readonly jobKeys: JobKeys;
   readonly providers: KeyProviders;
   readonly cipher: CipherPool;
+  /** What a volume of this size keeps for a full disk. */
+  reserveBytes(sizeBytes: number): number;
   readonly pins: ReadonlyMap<string, HeaderPins>;
   readonly known: KnownBackups;
   readonly backupFiles: BackupFiles;
@@ -86,7 +89,7 @@ export class Restores {
     this.#assertAllowed(name, { ...manifest, deks });
     const keys = await openChainKeys(chain, providers);
     try {
-      await this.#assertRoom(manifest.mappedBlocks);
+      await this.#assertRoom(manifest);
       return jobs.start('restore', name, (control) => {
         const held = { ...keys, deks, uuid: manifest.uuid };
         return jobKeys.during(`restore ${name}`, control, held, (guarded) => {
@@ -259,11 +262,15 @@ export class Restores {
     );
   }
 
-  async #assertRoom(blocks: number): Promise<void> {
-    const { bavail, bsize } = await statfs(this.#options.files.pathOf('.'));
-    const [needed, free] = [blocks * SLOT_BYTES, bavail * bsize];
+  /** Without its reserve the volume would open, and fail on the first full disk. */
+  async #assertRoom({ mappedBlocks, sizeBytes }: Manifest): Promise<void> {
+    const { files, reserveBytes } = this.#options;
+    const { bavail, bsize } = await statfs(files.pathOf('.'));
+    const reserve = reserveBytes(sizeBytes);
+    const [needed, free] = [mappedBlocks * SLOT_BYTES + reserve, bavail * bsize];
     if (needed <= free) return;
-    throw new SealbdError('ENOSPC', `it takes ${formatSize(needed)}, and ${formatSize(free)} are free`);
+    const takes = `it takes ${formatSize(needed)}, ${formatSize(reserve)} of them kept in reserve`;
+    throw new SealbdError('ENOSPC', `${takes}, and ${formatSize(free)} are free`);
   }
 
   #record(

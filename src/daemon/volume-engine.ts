@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os';
 import { SLOT_BYTES } from '../base/limits.js';
 import { CipherPool } from '../cipher/cipher-pool.js';
+import { reserveBytesOf } from '../volume/file-sizes.js';
 import type { VolumeTuning } from '../volume/tuning.js';
 import { Volume } from '../volume/volume.js';
 import type { TuningConfig } from './config-schema.js';
@@ -11,6 +12,8 @@ const POOL_THREADS_DEFAULT_MAX = 4;
 
 export interface ClosableEngine extends Engine {
   readonly cipher: CipherPool;
+  /** Bytes that a volume of this size takes beside its blocks, at least. */
+  reserveBytes(sizeBytes: number): number;
   /** After the last volume was stopped. */
   close(): Promise<void>;
 }
@@ -21,6 +24,7 @@ export function openEngine(config: TuningConfig): ClosableEngine {
   const tuning = tuningOf(config);
   return {
     cipher,
+    reserveBytes: (sizeBytes) => reserveBytesOf(sizeBytes, tuning),
     open: (options) => Volume.open({ ...options, cipher, tuning }),
     close: () => cipher.destroy(),
   };

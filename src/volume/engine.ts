@@ -5,7 +5,7 @@ import type { Logger } from '../base/log.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import type { KeyHandle } from '../native/addon.js';
 import { AppendBufferPool } from '../segment/append-buffer.js';
-import { parseSegmentFileName, segmentFileBytes, segmentFileName } from '../segment/format.js';
+import { parseSegmentFileName, segmentFileName } from '../segment/format.js';
 import type { Segment } from '../segment/segment.js';
 import { SegmentHandles } from '../segment/segment-handles.js';
 import { metadataMac } from '../segment/segment-mac.js';
@@ -22,8 +22,8 @@ import { Compactor } from './compactor.js';
 import { DamageLog } from './damage-log.js';
 import { DataPath } from './data-path.js';
 import { Eraser } from './eraser.js';
+import { fileSizes } from './file-sizes.js';
 import { HeadLog } from './head-log.js';
-import { mapFileBytesMax } from './map-runs.js';
 import { ReadPath } from './read-path.js';
 import { type RecoveryResult, replayTail } from './recovery.js';
 import { loadRuns, parseMapFileName } from './run-files.js';
@@ -177,10 +177,7 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
   const handles = new SegmentHandles(store, deks, tuning.handlesMax);
   const spares = new SparePool({
     store,
-    segmentBytes: segmentFileBytes(tuning.segmentSlots),
-    mapBytes: mapFileBytesMax(tuning.checkpointSlots * TAIL_MAX_FACTOR),
-    sparesMax: tuning.sparesMax,
-    reserveMax: tuning.reserveSegments,
+    ...fileSizes(tuning),
     sealing: () => keys.sealing.id,
   });
   const eraser = new Eraser({ store, clock, log, release: (name) => spares.put(name, 'recycle') });

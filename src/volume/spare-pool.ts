@@ -25,6 +25,15 @@ export interface SparePoolOptions {
 /** A checkpoint writes one new map file, and only then lets go of the one before. */
 const MAP_RESERVE_FILES = 2;
 
+/** Bytes of a whole reserve. */
+export function reserveBytes({
+  segmentBytes,
+  mapBytes,
+  reserveMax,
+}: Pick<SparePoolOptions, 'segmentBytes' | 'mapBytes' | 'reserveMax'>): number {
+  return reserveMax * segmentBytes + MAP_RESERVE_FILES * mapBytes;
+}
+
 /**
  * Preallocated files that wait to be used. Spares become segments, and save the cost of growing files. The reserve is
  * touched only for work that frees space or keeps promises on a full disk: unmaps, compaction, map files.
@@ -62,7 +71,8 @@ export class SparePool {
 
   /** Bytes of the whole reserve. */
   get reserveBytes(): number {
-    return this.#reserveMax * this.#reserve.fileBytes + MAP_RESERVE_FILES * this.#mapReserve.fileBytes;
+    const [segmentBytes, mapBytes] = [this.#reserve.fileBytes, this.#mapReserve.fileBytes];
+    return reserveBytes({ segmentBytes, mapBytes, reserveMax: this.#reserveMax });
   }
 
   /** Brings the reserve up to its size; false where the disk has no room for all of it. */

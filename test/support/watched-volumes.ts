@@ -150,6 +150,7 @@ export class WatchedDirectory {
         {
           ...{ volumes, files, jobs, providers, watchdog, pins, clock, random, log, cipher: engine.cipher },
           ...{
+            reserveBytes: engine.reserveBytes,
             volumesPath: join(this.path, 'volumes'),
             chainLimits,
             record: (event) => observer.record(event),
