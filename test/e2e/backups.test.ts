@@ -153,6 +153,7 @@ describe.skipIf(skipped !== undefined)('backups', () => {
     let daemon = await start();
     await daemon.ok('volume', 'create', 'v', '--size', '256M', '--key', 'local:default');
     expect((await qemuIo(daemon.uri('v'), 'write -P 5 0 60M', 'write -P 6 100M 30M', 'flush')).code).toBe(0);
+    await daemon.ok('snapshot', 'create', 'v', 's');
     const names = async () => (await adminOf(daemon).listVolumes()).map(({ name }) => name);
 
     /** Kills the daemon a while after the command began. */
@@ -178,7 +179,35 @@ describe.skipIf(skipped !== undefined)('backups', () => {
       await expectSame(daemon, 'v', 'r');
       await daemon.ok('volume', 'delete', 'r', '--yes');
       await program('rm', ['-r', at('b')]);
+
+      await killedDuring(['snapshot', 'clone', 'v', 's', 'c'], 200);
+      expect(readdirSync(join(scene.data, 'volumes')).filter((name) => name.startsWith('.'))).toEqual([]);
+      if (!(await names()).includes('c')) await daemon.ok('snapshot', 'clone', 'v', 's', 'c');
+      await expectSame(daemon, 'v@s', 'c');
+      expect((await daemon.run(['volume', 'verify', 'c'])).code).toBe(0);
+      await daemon.ok('volume', 'delete', 'c', '--yes');
+      await expectSame(daemon, 'v', 'v@s');
     }
+  });
+
+  it('take as much room as what changed since their base', { timeout: 60_000 }, async () => {
+    const scene = await KeyScene.start();
+    const daemon = await scene.daemon();
+    const at = (name: string) => join(scene.data, '..', name);
+    await daemon.ok('volume', 'create', 'v', '--size', '64M', '--key', 'local:default');
+    const written = async (...commands: string[]) =>
+      expect((await qemuIo(daemon.uri('v'), ...commands, 'flush')).code).toBe(0);
+    await written('write -P 1 0 16M');
+    await daemon.ok('backup', 'create', 'v', at('b0'));
+    await written('write -P 2 3M 1M');
+    await daemon.ok('backup', 'create', 'v', at('b1'), '--base', at('b0'));
+    await written('write -P 3 1M 2M', 'write -P 4 40M 2M');
+    await daemon.ok('backup', 'create', 'v', at('b2'), '--base', at('b1'));
+    const [full, one, four] = ['b0', 'b1', 'b2'].map((name) => bytesIn(at(name)));
+    expect(full).toBeGreaterThan(16 * MIB);
+    expect(one).toBeGreaterThan(MIB);
+    expect(four / one).toBeGreaterThan(3);
+    expect(four / one).toBeLessThan(5);
   });
 
   it('are refused where they can not be', { timeout: 60_000 }, async () => {
