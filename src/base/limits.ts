@@ -58,6 +58,11 @@ export const REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX = 256;
 export const BYTES_IN_FLIGHT_PER_CONNECTION_MAX = 64 * MiB;
 export const BYTES_IN_FLIGHT_TOTAL_MAX = 256 * MiB;
 export const EXTENTS_PER_REPLY_MAX = 16_384;
+/** Steps through maps that BLOCK_STATUS takes in one turn of the event loop, for all connections together: a millisecond or two. */
+export const EXTENT_STEPS_PER_TURN_MAX = 16_384;
+/** Blocks that count as one step more where they lie in one run, and the most that are looked at in a step. */
+export const EXTENT_BLOCKS_PER_STEP = 32;
+export const EXTENT_BLOCKS_AT_ONCE_MAX = 65_536;
 export const META_CONTEXTS_PER_OPTION_MAX = 64;
 /** Smallest unit of offset and length; what the device needs is made up by read-modify-write. */
 export const REQUEST_BYTES_MIN = 1;
@@ -105,6 +110,9 @@ export const SMALL_CHUNK_BYTES = 32 * KiB;
 export const SMALL_CHUNKS_MAX = 2 * CONNECTIONS_MAX;
 export const LARGE_CHUNKS_MAX =
   (BYTES_IN_FLIGHT_TOTAL_MAX - SMALL_CHUNKS_MAX * SMALL_CHUNK_BYTES) / (2 * MiB);
+/** Of the memory for large chunks: what those who want one at a time have for themselves, and all that they have while
+ *  others wait for many at once. At least one chunk. */
+export const ONE_CHUNK_SHARE = 1 / 16;
 /** Large chunks kept for reuse while nobody needs them. */
 export const LARGE_CHUNKS_IDLE_MAX = 32;
 

@@ -10,6 +10,11 @@ export interface Extent {
   readonly hole: boolean;
 }
 
+/** What looking at a map may cost: how many steps are left. */
+export interface StepBudget {
+  left: number;
+}
+
 /**
  * What the NBD server drives. Offsets and lengths are bytes, need no alignment, and were validated by the
  * caller against `sizeBytes`. Data lives in arenas: memory of the addon, outside the JavaScript heap.
@@ -37,8 +42,11 @@ export interface BlockDevice {
   zero(offset: number, length: number): MaybePromise<void>;
   /** A hint that the range will be read. */
   cache(offset: number, length: number): MaybePromise<void>;
-  /** At least one extent, the first at `offset`, adjacent ones differ; may cover less than `length`. */
-  extents(offset: number, length: number, extentsMax: number): Extent[];
+  /**
+   * At least one extent, the first at `offset`, adjacent ones differ; may cover less than `length`. Ends where `steps` has
+   * none left, and takes off what it took, which may be a few too many.
+   */
+  extents(offset: number, length: number, extentsMax: number, steps?: StepBudget): Extent[];
 
   /** Registers a client; `onClose` is called when the device goes away and the client must be dropped. */
   attach(onClose: (reason: string) => void): () => void;

@@ -1,7 +1,7 @@
 /** A device as a client sees it that may read it and not change it. The others go on as before. */
 import { SealbdError } from '../base/errors.js';
 import type { Arena } from '../native/arena.js';
-import type { BlockDevice, Extent, MaybePromise } from './block-device.js';
+import type { BlockDevice, Extent, MaybePromise, StepBudget } from './block-device.js';
 
 export class ReadOnlyDevice implements BlockDevice {
   readonly readOnly = true;
@@ -50,8 +50,8 @@ export class ReadOnlyDevice implements BlockDevice {
     return this.#device.cache(offset, length);
   }
 
-  extents(offset: number, length: number, extentsMax: number): Extent[] {
-    return this.#device.extents(offset, length, extentsMax);
+  extents(offset: number, length: number, extentsMax: number, steps?: StepBudget): Extent[] {
+    return this.#device.extents(offset, length, extentsMax, steps);
   }
 
   attach(onClose: (reason: string) => void): () => void {

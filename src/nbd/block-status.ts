@@ -8,12 +8,17 @@ import { CommandFlag, STATE_HOLE, STATE_ZERO } from './wire/constants.js';
 import { blockStatusBytes, encodeBlockStatus, type WireExtent } from './wire/reply.js';
 import type { Request } from './wire/request.js';
 
-/** False where memory is short: nothing was done. */
+/** False where it is to wait for its turn, or for memory: nothing was done. */
 export function answerBlockStatus(session: Session, request: Request): boolean {
+  const steps = session.host.extentSteps;
+  if (steps === undefined) {
+    session.host.waitForExtents();
+    return false;
+  }
   const extentsMax = (request.flags & CommandFlag.REQ_ONE) !== 0 ? 1 : EXTENTS_PER_REPLY_MAX;
   let extents: WireExtent[];
   try {
-    const found = session.device.extents(request.offset, request.length, extentsMax);
+    const found = session.device.extents(request.offset, request.length, extentsMax, steps);
     extents = toWire(found, request.length, extentsMax);
   } catch (error) {
     session.fail(request, wireErrorOf(error));
@@ -21,7 +26,10 @@ export function answerBlockStatus(session: Session, request: Request): boolean {
   }
   const bytes = blockStatusBytes(extents.length);
   const at = session.output.reserve(bytes, false);
-  if (at < 0) return false;
+  if (at < 0) {
+    session.host.waitForMemory(1);
+    return false;
+  }
   const { chunk } = session.output;
   encodeBlockStatus(chunk.arena.view, at, request, ALLOCATION_CONTEXT_ID, extents);
   session.output.commit(chunk, at, bytes);

@@ -10,11 +10,13 @@ import {
   BYTES_IN_FLIGHT_TOTAL_MAX,
   LARGE_CHUNKS_IDLE_MAX,
   LENT_SHARE_MAX,
+  ONE_CHUNK_SHARE,
   SMALL_CHUNK_BYTES,
   SMALL_CHUNKS_MAX,
 } from '../base/limits.js';
 import { addon } from '../native/addon.js';
 import { Arena } from '../native/arena.js';
+import { MemoryQueue, type Waiter } from './memory-queue.js';
 
 export class Chunk {
   readonly arena: Arena;
@@ -25,6 +27,8 @@ export class Chunk {
   #references = 0;
   /** For the pool alone: how often it had been wiped when this chunk was last taken; undefined while it is clean. */
   usedAt: number | undefined;
+  /** The same: taken with others at once. */
+  ofMany = false;
 
   constructor(pool: ChunkPool, arena: Arena, start: number, end: number) {
     this.#pool = pool;
@@ -57,9 +61,6 @@ export class Chunk {
   }
 }
 
-/** Tries again what failed for lack of memory; true where it got on. */
-export type Retry = () => boolean;
-
 export interface ChunkPoolStats {
   readonly largeUsed: number;
   readonly smallUsed: number;
@@ -73,18 +74,19 @@ export class ChunkPool {
   readonly #smallArenas: Arena[] = [];
   readonly #smallFree: Chunk[] = [];
   readonly #largeFree: Chunk[] = [];
-  readonly #waiting: Retry[] = [];
+  readonly #queue = new MemoryQueue();
   /** For large chunks, and what is lent. */
   readonly #largeBytesMax: number;
+  /** Of these, for who takes one chunk at a time. */
+  readonly #oneBytesMin: number;
   #lentBytes = 0;
   #arenas = 0;
   #smallUsed = 0;
   #largeUsed = 0;
+  /** Of these, taken with others at once. */
+  #manyUsed = 0;
   /** Most large chunks in use at once since the last `trim`. */
   #largePeak = 0;
-  #waking = false;
-  /** Who is being woken got something. */
-  #granted = false;
   #wakeScheduled = false;
   #closed = false;
   /** Calls of `wipeUsed` so far. */
@@ -93,6 +95,8 @@ export class ChunkPool {
   /** `bytesMax`, without what small chunks may take beside, is for large ones. */
   constructor(bytesMax: number = BYTES_IN_FLIGHT_TOTAL_MAX) {
     this.#largeBytesMax = bytesMax - SMALL_CHUNKS_MAX * SMALL_CHUNK_BYTES;
+    const chunks = Math.floor((this.#largeBytesMax * ONE_CHUNK_SHARE) / ARENA_CHUNK_BYTES);
+    this.#oneBytesMin = Math.max(1, chunks) * ARENA_CHUNK_BYTES;
   }
 
   /**
@@ -100,12 +104,12 @@ export class ChunkPool {
    * past the maximum and ahead of those who wait.
    */
   takeSmall(owed: boolean): Chunk | undefined {
-    if (!owed && (this.#smallUsed >= SMALL_CHUNKS_MAX || this.#queued)) return undefined;
+    if (!owed && (this.#smallUsed >= SMALL_CHUNKS_MAX || !this.#queue.mayTake(1))) return undefined;
     if (this.#smallFree.length === 0) this.#carve();
     const chunk = this.#smallFree.pop();
     if (chunk === undefined) throw new Error('carving gave no chunk');
     this.#smallUsed += 1;
-    if (!owed) this.#granted = true;
+    if (!owed) this.#queue.granted();
     chunk.usedAt = this.#wipes;
     chunk.retain();
     return chunk;
@@ -117,10 +121,10 @@ export class ChunkPool {
 
   /** `count` large chunks, or none. */
   takeMany(count: number): Chunk[] | undefined {
-    if (this.#largeBytes + count * ARENA_CHUNK_BYTES > this.#largeBytesMax || this.#queued) return undefined;
+    if (!this.#queue.mayTake(count) || !this.#hasRoom(count)) return undefined;
     const chunks: Chunk[] = [];
     try {
-      while (chunks.length < count) chunks.push(this.#grantLarge());
+      while (chunks.length < count) chunks.push(this.#grantLarge(count > 1));
       return chunks;
     } catch (error) {
       for (const chunk of chunks) chunk.release();
@@ -128,26 +132,47 @@ export class ChunkPool {
     }
   }
 
-  #grantLarge(): Chunk {
+  /**
+   * Who wants many leaves a part to those who want one, and these keep to it while somebody waits for many: so there comes the
+   * time when there are as many, and meanwhile small requests go on.
+   */
+  #hasRoom(count: number): boolean {
+    const bytes = count * ARENA_CHUNK_BYTES;
+    const many = this.#manyUsed * ARENA_CHUNK_BYTES;
+    const one = this.#largeUsed * ARENA_CHUNK_BYTES - many;
+    if (count > 1)
+      return many + bytes + this.#lentBytes + Math.max(one, this.#oneBytesMin) <= this.#largeBytesMax;
+    if (this.#queue.othersWantMany && one + bytes > this.#oneBytesMin) return false;
+    return this.#largeBytes + bytes <= this.#largeBytesMax;
+  }
+
+  #grantLarge(ofMany: boolean): Chunk {
     const chunk = this.#largeFree.pop() ?? this.#mapLarge();
     this.#largeUsed += 1;
+    chunk.ofMany = ofMany;
+    if (ofMany) this.#manyUsed += 1;
     this.#largePeak = Math.max(this.#largePeak, this.#largeUsed);
-    this.#granted = true;
+    this.#queue.granted();
     chunk.usedAt = this.#wipes;
     chunk.retain();
     return chunk;
   }
 
   /**
-   * Calls `retry` when memory has come back, first come first served, until it returns true. Each gets one grant at a time:
-   * who wants more queues again, behind the others.
+   * For who was refused `chunks` large chunks at once (or a small one: 1). It is asked to try again when memory has come back,
+   * until it got on.
    */
-  wait(retry: Retry): void {
-    this.#waiting.push(retry);
+  wait(waiter: Waiter, chunks: number): void {
+    this.#queue.add(waiter, chunks);
+  }
+
+  /** It does not wait any more. */
+  forget(waiter: Waiter): void {
+    if (this.#queue.delete(waiter)) this.#wakeSoon();
   }
 
   get short(): boolean {
-    return this.#waiting.length > 0;
+    return this.#queue.size > 0;
   }
 
   /** For Chunk alone: the last reference is gone. */
@@ -155,6 +180,7 @@ export class ChunkPool {
     if (chunk.usedAt !== this.#wipes) wipe(chunk);
     if (chunk.large) {
       this.#largeUsed -= 1;
+      if (chunk.ofMany) this.#manyUsed -= 1;
       const keep = !this.#closed && this.#largeFree.length < LARGE_CHUNKS_IDLE_MAX;
       if (keep) this.#largeFree.push(chunk);
       else this.#unmap(chunk.arena);
@@ -177,7 +203,7 @@ export class ChunkPool {
     return (
       this.#lentBytes < this.#largeBytesMax * LENT_SHARE_MAX &&
       this.#largeBytes < this.#largeBytesMax &&
-      this.#waiting.length === 0
+      !this.short
     );
   }
 
@@ -186,9 +212,12 @@ export class ChunkPool {
   }
 
   #wakeSoon(): void {
-    if (this.#waiting.length === 0 || this.#wakeScheduled) return;
+    if (!this.short || this.#wakeScheduled) return;
     this.#wakeScheduled = true;
-    queueMicrotask(() => this.#wake());
+    queueMicrotask(() => {
+      this.#wakeScheduled = false;
+      this.#queue.serve();
+    });
   }
 
   /** Gives the kernel back what was not in use since the last call. Memory that is taken again is slower the first time. */
@@ -214,7 +243,7 @@ export class ChunkPool {
       smallUsed: this.#smallUsed,
       bytes: this.#arenas * ARENA_CHUNK_BYTES,
       lentBytes: this.#lentBytes,
-      waiting: this.#waiting.length,
+      waiting: this.#queue.size,
     };
   }
 
@@ -223,25 +252,6 @@ export class ChunkPool {
     this.#closed = true;
     for (const chunk of this.#largeFree.splice(0)) this.#unmap(chunk.arena);
     this.#unmapSmall();
-  }
-
-  /** Newcomers queue behind those who wait, and so does who has had its turn. */
-  get #queued(): boolean {
-    return this.#waking ? this.#granted && this.#waiting.length > 1 : this.#waiting.length > 0;
-  }
-
-  #wake(): void {
-    this.#wakeScheduled = false;
-    this.#waking = true;
-    for (let retry = this.#waiting.at(0); retry !== undefined; retry = this.#waiting.at(0)) {
-      this.#granted = false;
-      const done = retry();
-      // It needs more than there is, and stays first.
-      if (!done && !this.#granted) break;
-      this.#waiting.shift();
-      if (!done) this.#waiting.push(retry);
-    }
-    this.#waking = false;
   }
 
   #carve(): void {

@@ -3,6 +3,7 @@ import type { ChunkPool } from './chunk-pool.js';
 import type { Connection } from './connection.js';
 import type { Counters } from './counters.js';
 import type { ExportSource, NbdClient } from './exports.js';
+import type { ExtentTurns } from './extent-turns.js';
 import type { NbdLimits, Share } from './nbd-limits.js';
 import type { Transport } from './transport.js';
 import type { Turns } from './turns.js';
@@ -27,6 +28,7 @@ export interface ConnectionHost {
   readonly shuttingDown: boolean;
   /** Of handshakes that have more to do. */
   readonly turns: Turns;
+  readonly extentTurns: ExtentTurns;
   monotonic(): number;
   /** A client is gone from its device, and nothing is in flight for it any more. */
   departed(): void;

@@ -5,7 +5,7 @@
  */
 import { messageOf } from '../base/errors.js';
 import { LARGE_REQUEST_BYTES_MIN, LINGER_MS } from '../base/limits.js';
-import type { BlockDevice } from '../device/block-device.js';
+import type { BlockDevice, StepBudget } from '../device/block-device.js';
 import { IO_READABLE, IO_WRITABLE } from '../native/addon.js';
 import type { ChunkPool } from './chunk-pool.js';
 import type { ConnectionHost } from './connection-host.js';
@@ -60,8 +60,11 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
   #kicked = false;
   /** Among the handshakes that go on in their turn. */
   #inLine = false;
-  #waitingForMemory = false;
+  /** Chunks that it waits for. */
+  #lacking = 0;
   #retrying = false;
+  readonly #waiter = { retry: () => this.#memoryIsBack() };
+  #waitingForExtents = false;
   #requestsSeen = 0;
   #requestedBytesSeen = 0;
   #work: Work = 'none';
@@ -179,6 +182,8 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.#transport.close();
     this.input.clear();
     this.output.clear();
+    this.#lacking = 0;
+    this.pool.forget(this.#waiter);
     this.#sends.wake(0);
     this.#detachIfIdle();
     this.#host.closed(this);
@@ -234,11 +239,23 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.#watch();
   }
 
-  waitForMemory(): void {
-    if (this.#waitingForMemory) return;
-    this.#waitingForMemory = true;
-    if (this.#retrying) return;
-    this.pool.wait(() => this.#memoryIsBack());
+  waitForMemory(chunks: number): void {
+    if (this.#lacking > 0) return;
+    this.#lacking = chunks;
+    if (!this.#retrying) this.pool.wait(this.#waiter, chunks);
+  }
+
+  get extentSteps(): StepBudget | undefined {
+    return this.#host.extentTurns.steps;
+  }
+
+  waitForExtents(): void {
+    if (this.#waitingForExtents) return;
+    this.#waitingForExtents = true;
+    this.#host.extentTurns.wait(() => {
+      this.#waitingForExtents = false;
+      this.#guarded(() => this.#resume());
+    });
   }
 
   get share(): Share {
@@ -409,7 +426,8 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
 
   #goOnLater(): void {
     if (this.#state === 'serving') {
-      if (this.#session?.roomy === true && !this.#waitingForMemory) setImmediate(() => this.kick());
+      const waiting = this.#lacking > 0 || this.#waitingForExtents;
+      if (this.#session?.roomy === true && !waiting) setImmediate(() => this.kick());
       return;
     }
     if (this.#state !== 'handshake' || this.output.unsentBytes > 0 || this.#inLine) return;
@@ -451,12 +469,12 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.#sends.progress(sent);
   }
 
-  #memoryIsBack(): boolean {
-    this.#waitingForMemory = false;
+  #memoryIsBack(): number {
+    this.#lacking = 0;
     this.#retrying = true;
     this.#guarded(() => this.#resume());
     this.#retrying = false;
-    return !this.#waitingForMemory;
+    return this.#lacking;
   }
 
   /** The device hears of the departure when its last operation for this client is done. */

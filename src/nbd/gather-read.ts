@@ -13,13 +13,16 @@ interface Piece {
   readonly length: number;
 }
 
-/** False where memory is short: nothing was done. */
+/** False where it waits for memory: nothing was done. */
 export function gatherRead(session: Session, shared: Request): boolean {
   const request = { ...shared };
   const header = session.replies.headerBytes;
   const count = Math.ceil((request.length + BLOCK_BYTES) / (ARENA_CHUNK_BYTES - BLOCK_BYTES));
   const chunks = session.host.pool.takeMany(count);
-  if (chunks === undefined) return false;
+  if (chunks === undefined) {
+    session.host.waitForMemory(count);
+    return false;
+  }
   const pieces = layOut(request, chunks, header);
   session.track(readAll(session, pieces), request.length, undefined, (error) => {
     if (error !== undefined) session.fail(request, error);

@@ -18,7 +18,7 @@ import type { Session } from './session.js';
 import { CommandFlag } from './wire/constants.js';
 import type { Request } from './wire/request.js';
 
-/** False where memory is short: nothing was done. */
+/** False where it waits for memory: nothing was done. */
 export function startRead(session: Session, request: Request): boolean {
   const { offset, length } = request;
   const { structured } = session.replies;
@@ -35,7 +35,10 @@ export function startRead(session: Session, request: Request): boolean {
   }
   if (length > pieceBytes) return gatherRead(session, request);
   if (readPiece(session, request, offset, length, true, false) !== SHORT_OF_MEMORY) return true;
-  if (whole) return false;
+  if (whole) {
+    session.host.waitForMemory(1);
+    return false;
+  }
   startStream(session, request);
   return true;
 }
@@ -51,7 +54,7 @@ function startStream(session: Session, request: Request): void {
 const SHORT_OF_MEMORY = 'short of memory';
 const SHORT_PIECE_BYTES = SMALL_CHUNK_BYTES - BLOCK_BYTES;
 
-/** True where [offset, offset + length) is worth telling in parts. Small reads are not asked about. */
+/** True where [offset, offset + length), a piece at most, is worth telling in parts. Small reads are not asked about. */
 function hasHoles(session: Session, offset: number, length: number): boolean {
   if (length < HOLE_READ_BYTES_MIN) return false;
   try {
@@ -142,14 +145,15 @@ async function streamRead(session: Session, request: Request): Promise<void> {
       continue;
     }
     if (!host.open) return;
-    const extent = nextExtent(session, request, at, end - at);
+    const piece = pieceLength(at, end - at, short ? SHORT_PIECE_BYTES : host.share.pieceBytes);
+    const extent = nextExtent(session, request, at, piece, end - at);
     if (extent === undefined) return;
     if (extent.hole) {
       session.replies.hole(request, at + extent.length === end, at, extent.length);
       at += extent.length;
       continue;
     }
-    const length = pieceLength(at, extent.length, short ? SHORT_PIECE_BYTES : host.share.pieceBytes);
+    const { length } = extent;
     const result = readPiece(session, request, at, length, at + length === end, short);
     if (result === SHORT_OF_MEMORY) {
       short = true;
@@ -165,17 +169,25 @@ async function streamRead(session: Session, request: Request): Promise<void> {
   }
 }
 
-/** The run at `at`, or undefined after telling the client what is wrong. */
+/**
+ * The run at `at`, or undefined after telling the client what is wrong. Of data no more than a piece is looked at, which may be
+ * in many places; a hole is known whole.
+ */
 function nextExtent(
   session: Session,
   request: Request,
   at: number,
+  piece: number,
   left: number,
 ): { hole: boolean; length: number } | undefined {
   try {
-    const [first] = session.device.extents(at, left, 1);
-    if (first === undefined || first.length <= 0) return { hole: false, length: left };
-    return { hole: first.hole, length: Math.min(first.length, left) };
+    const { device } = session;
+    const [first] = device.extents(at, piece, 1);
+    if (first === undefined || first.length <= 0) return { hole: false, length: piece };
+    if (!first.hole || first.length < piece)
+      return { hole: first.hole, length: Math.min(first.length, piece) };
+    const [whole] = device.extents(at, left, 1);
+    return { hole: true, length: Math.min(whole?.length ?? piece, left) };
   } catch (error) {
     session.fail(request, wireErrorOf(error));
     return undefined;

@@ -8,6 +8,7 @@ import { Connection } from './connection.js';
 import type { ConnectionHost, TlsUpgrade } from './connection-host.js';
 import { type CommandName, Counters } from './counters.js';
 import type { ExportSource, NbdClient } from './exports.js';
+import { ExtentTurns } from './extent-turns.js';
 import { type ListenAddress, Listener } from './listener.js';
 import { DEFAULT_NBD_LIMITS, type NbdLimits, placeLimits, type Share, shareOf } from './nbd-limits.js';
 import type { PeerIdentity } from './peer-identity.js';
@@ -57,6 +58,7 @@ export class NbdServer implements ConnectionHost {
   readonly pool: ChunkPool;
   readonly counters = new Counters();
   readonly turns = new Turns(HANDSHAKES_PER_TURN_MAX);
+  readonly extentTurns = new ExtentTurns();
   readonly log: Logger;
   readonly tls: TlsUpgrade | undefined;
   readonly #clock: Clock;

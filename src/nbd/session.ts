@@ -5,7 +5,7 @@
  */
 import { SealbdError } from '../base/errors.js';
 import { PAYLOAD_DRAIN_BYTES_MAX } from '../base/limits.js';
-import type { BlockDevice, MaybePromise } from '../device/block-device.js';
+import type { BlockDevice, MaybePromise, StepBudget } from '../device/block-device.js';
 import { answerBlockStatus } from './block-status.js';
 import type { Chunk, ChunkPool } from './chunk-pool.js';
 import type { Counters } from './counters.js';
@@ -34,8 +34,11 @@ export interface SessionHost {
   flushEarly(): void;
   /** Something happened outside of `process`: send replies, go on parsing, or close. */
   kick(): void;
-  /** Calls `kick` once memory is back. */
-  waitForMemory(): void;
+  /** Goes on once memory for so many large chunks at once is back. */
+  waitForMemory(chunks: number): void;
+  /** For looking at maps in this turn of the event loop; undefined where others come first: `waitForExtents`. */
+  readonly extentSteps: StepBudget | undefined;
+  waitForExtents(): void;
   /** What this connection may keep busy now. */
   readonly share: Share;
   /** Undefined where that is so now; else resolves when so much or less is unsent or being read, or the connection closed. */
@@ -174,11 +177,8 @@ export class Session {
     const error = errno === Errno.OK ? undefined : refusal(errno);
     if (request.type === Command.WRITE) return this.#startWrite(request, error);
     if (error !== undefined) this.fail(request, error);
-    else if (!this.#execute(request)) {
-      // The header stays where it is and is judged again.
-      this.host.waitForMemory();
-      return 'paused';
-    }
+    // Else the header stays where it is and is judged again.
+    else if (!this.#execute(request)) return 'paused';
     this.#count(request);
     return undefined;
   }
@@ -201,7 +201,7 @@ export class Session {
     return undefined;
   }
 
-  /** False where memory is short: nothing was done. */
+  /** False where it waits for memory or its turn: nothing was done. */
   #execute(request: Request): boolean {
     const { device } = this;
     const { offset, length } = request;

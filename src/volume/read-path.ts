@@ -2,9 +2,15 @@
  * The way of a read through a map: which blocks it covers, whole or in part, and where they live. The live volume and each
  * snapshot that is read have one, over their own maps.
  */
-import { BLOCK_BYTES, SEGMENT_SLOTS } from '../base/limits.js';
+import {
+  BLOCK_BYTES,
+  EXTENT_BLOCKS_AT_ONCE_MAX,
+  EXTENT_BLOCKS_PER_STEP,
+  EXTENT_STEPS_PER_TURN_MAX,
+  SEGMENT_SLOTS,
+} from '../base/limits.js';
 import { Gather, type MaybePromise } from '../base/maybe-promise.js';
-import type { Extent } from '../device/block-device.js';
+import type { Extent, StepBudget } from '../device/block-device.js';
 import type { Arena } from '../native/arena.js';
 import type { ReadRun, SegmentReader } from '../segment/segment-reader.js';
 import { type BlockMap, UNMAPPED } from './block-map.js';
@@ -17,9 +23,6 @@ export interface ReadPathOptions {
   readonly reader: SegmentReader;
   readonly bounce: BounceBlocks;
 }
-
-/** Steps of the map that one BLOCK_STATUS may take: a bound on the time the event loop is held. */
-const EXTENT_STEPS_MAX = 65_536;
 
 /** A request cut at block boundaries: a partial first block, whole blocks, a partial last block. */
 export interface BlockCut {
@@ -131,14 +134,21 @@ export class ReadPath {
     }
   }
 
-  extents(offset: number, length: number, extentsMax: number): Extent[] {
+  /** A step is a run of the map: a hole, or blocks in consecutive slots. Long ones count for more, as they are walked too. */
+  extents(
+    offset: number,
+    length: number,
+    extentsMax: number,
+    steps: StepBudget = { left: EXTENT_STEPS_PER_TURN_MAX },
+  ): Extent[] {
     const extents: { length: number; hole: boolean }[] = [];
     const run = this.#run;
     const end = offset + length;
     let at = offset;
-    for (let steps = 0; at < end && steps < EXTENT_STEPS_MAX; steps++) {
+    while (at < end && (steps.left > 0 || extents.length === 0)) {
       const lba = Math.floor(at / BLOCK_BYTES);
-      this.#map.runAt(lba, Math.ceil(end / BLOCK_BYTES) - lba, run);
+      this.#map.runAt(lba, Math.min(Math.ceil(end / BLOCK_BYTES) - lba, EXTENT_BLOCKS_AT_ONCE_MAX), run);
+      steps.left -= 1 + Math.floor(run.blocks / EXTENT_BLOCKS_PER_STEP);
       const until = Math.min(end, (lba + run.blocks) * BLOCK_BYTES);
       const hole = run.slot === UNMAPPED;
       const last = extents.at(-1);

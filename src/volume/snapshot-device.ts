@@ -3,7 +3,7 @@ import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import { ARENA_CHUNK_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { MaybePromise } from '../base/maybe-promise.js';
-import type { BlockDevice, Extent } from '../device/block-device.js';
+import type { BlockDevice, Extent, StepBudget } from '../device/block-device.js';
 import { Arena } from '../native/arena.js';
 import { BlockMap } from './block-map.js';
 import type { ChangeLog } from './change-log.js';
@@ -111,9 +111,9 @@ export class SnapshotDevice implements BlockDevice {
   }
 
   /** While the map is being loaded everything is said to hold data, as it may. */
-  extents(offset: number, length: number, extentsMax: number): Extent[] {
+  extents(offset: number, length: number, extentsMax: number, steps?: StepBudget): Extent[] {
     this.#admit(offset, length);
-    return this.#loaded?.reads.extents(offset, length, extentsMax) ?? [{ length, hole: false }];
+    return this.#loaded?.reads.extents(offset, length, extentsMax, steps) ?? [{ length, hole: false }];
   }
 
   /** There is nothing that could be lost. */

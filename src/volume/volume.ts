@@ -5,7 +5,7 @@ import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SLOT_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { MaybePromise } from '../base/maybe-promise.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
-import type { BlockDevice, Extent } from '../device/block-device.js';
+import type { BlockDevice, Extent, StepBudget } from '../device/block-device.js';
 import type { VolumeStats } from '../device/volume-stats.js';
 import { addon, type KeyHandle } from '../native/addon.js';
 import { Arena } from '../native/arena.js';
@@ -166,9 +166,9 @@ export class Volume implements BlockDevice {
     }
   }
 
-  extents(offset: number, length: number, extentsMax: number): Extent[] {
+  extents(offset: number, length: number, extentsMax: number, steps?: StepBudget): Extent[] {
     this.#admit();
-    return this.#engine.reads.extents(offset, length, extentsMax);
+    return this.#engine.reads.extents(offset, length, extentsMax, steps);
   }
 
   attach(onClose: (reason: string) => void): () => void {

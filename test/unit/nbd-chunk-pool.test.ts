@@ -1,9 +1,11 @@
 /** The memory of the server: what is wiped when, what is given back, and who gets what comes back. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { LARGE_CHUNKS_MAX } from '../../src/base/limits.js';
+import { LARGE_CHUNKS_MAX, ONE_CHUNK_SHARE } from '../../src/base/limits.js';
 import { type Chunk, ChunkPool } from '../../src/nbd/chunk-pool.js';
 
 const SECRET = 0xa5;
+/** For who wants one at a time. */
+const ONE_CHUNKS = LARGE_CHUNKS_MAX * ONE_CHUNK_SHARE;
 
 function fill(chunk: Chunk): void {
   chunk.arena.bytes.fill(SECRET, chunk.start, chunk.end);
@@ -95,12 +97,12 @@ describe('waiting for chunks', () => {
     const ask = () => {
       while (held.length < wanted) {
         const chunks = pool.takeMany(atOnce);
-        if (chunks === undefined) return false;
+        if (chunks === undefined) return atOnce;
         held.push(...chunks);
       }
-      return true;
+      return 0;
     };
-    if (!ask()) pool.wait(ask);
+    if (ask() > 0) pool.wait({ retry: ask }, atOnce);
     return { held };
   }
 
@@ -127,7 +129,7 @@ describe('waiting for chunks', () => {
     pool.close();
   });
 
-  it('who wants many at once has its turn when there are as many, before those who came later', async () => {
+  it('who wants many at once has its turn when there are as many, and who wants one does not wait for that', async () => {
     const pool = new ChunkPool();
     const all: Chunk[] = [];
     for (let chunk = pool.takeLarge(); chunk !== undefined; chunk = pool.takeLarge()) all.push(chunk);
@@ -135,10 +137,44 @@ describe('waiting for chunks', () => {
     const later = client(pool, 1);
     await giveBack(all, 15);
     expect([large.held.length, later.held.length]).toEqual([0, 0]);
-    await giveBack(all, 2);
+    await giveBack(all, all.length - ONE_CHUNKS + 1);
     expect([large.held.length, later.held.length]).toEqual([16, 1]);
     for (const held of [all, large.held, later.held]) await giveBack(held, held.length);
     expect(pool.stats()).toMatchObject({ largeUsed: 0, waiting: 0 });
+    pool.close();
+  });
+
+  it('who wants one finds a chunk while those who want many hold and want the rest', async () => {
+    const pool = new ChunkPool();
+    const many = Array.from({ length: 12 }, () => client(pool, 17, 17));
+    const served = many.filter(({ held }) => held.length > 0).length;
+    expect(served).toBe(Math.floor((LARGE_CHUNKS_MAX - ONE_CHUNKS) / 17));
+    const one = Array.from({ length: ONE_CHUNKS + 1 }, () => client(pool, 1));
+    expect(one.map(({ held }) => held.length)).toEqual([...new Array(ONE_CHUNKS).fill(1), 0]);
+    // They go round among themselves, and who wants many has its turn however long they do.
+    await giveBack(one[0].held, 1);
+    expect(one[ONE_CHUNKS].held.length).toBe(1);
+    for (const { held } of many.slice(0, served)) await giveBack(held, 17);
+    expect(many.slice(served, 2 * served).every(({ held }) => held.length === 17)).toBe(true);
+    for (const { held } of many) await giveBack(held, 17);
+    for (const { held } of [...many, ...one]) await giveBack(held, held.length);
+    expect(pool.stats()).toMatchObject({ largeUsed: 0, waiting: 0 });
+    pool.close();
+  });
+
+  it('who left waits no more, and holds up nobody', async () => {
+    const pool = new ChunkPool();
+    const all: Chunk[] = [];
+    for (let chunk = pool.takeLarge(); chunk !== undefined; chunk = pool.takeLarge()) all.push(chunk);
+    const gone = { retry: () => 17 };
+    pool.wait(gone, 17);
+    await giveBack(all, 4);
+    const one = client(pool, 1);
+    expect(one.held.length).toBe(0);
+    pool.forget(gone);
+    await giveBack([], 0);
+    expect([one.held.length, pool.stats().waiting]).toEqual([1, 0]);
+    for (const held of [all, one.held]) await giveBack(held, held.length);
     pool.close();
   });
 
