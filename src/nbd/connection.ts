@@ -182,6 +182,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
     this.#transport.close();
     this.input.clear();
     this.output.clear();
+    this.#handshake.end();
     this.#lacking = 0;
     this.pool.forget(this.#waiter);
     this.#sends.wake(0);
@@ -215,6 +216,10 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
 
   reply(bytes: Uint8Array): void {
     this.output.append(bytes);
+  }
+
+  lend(bytes: number): void {
+    this.pool.lend(bytes);
   }
 
   // For the session.

@@ -13,6 +13,8 @@ import {
 } from './wire/constants.js';
 import { decodeOptionHeader, encodeGreeting } from './wire/option.js';
 
+/** Most options fit. */
+const OPTION_BYTES_AT_FIRST = 512;
 const MORE: Outcome = { kind: 'more' };
 
 type Phase = 'flags' | 'header' | 'data' | 'skip';
@@ -21,9 +23,12 @@ export class Handshake {
   readonly #host: NegotiationHost;
   #negotiation: Negotiation | undefined;
   #phase: Phase = 'flags';
-  /** What the phase waits for, and how much of it is there. */
-  #wanted = new Uint8Array(CLIENT_FLAGS_BYTES);
+  /** Bytes that the phase waits for, and those that are there. */
+  #wanted = CLIENT_FLAGS_BYTES;
+  #data = new Uint8Array(CLIENT_FLAGS_BYTES);
   #filled = 0;
+  /** Of `data`, what was taken from the memory of all clients. */
+  #lent = 0;
   #skipBytes = 0;
   #option = 0;
   #options = 0;
@@ -45,11 +50,18 @@ export class Handshake {
   feed(input: Uint8Array): { consumed: number; outcome: Outcome } {
     if (this.#negotiation?.answering) return { consumed: 0, outcome: this.#negotiation.goOn() };
     if (this.#phase === 'skip') return this.#skip(input.length);
-    const consumed = Math.min(input.length, this.#wanted.length - this.#filled);
-    this.#wanted.set(input.subarray(0, consumed), this.#filled);
+    const consumed = Math.min(input.length, this.#wanted - this.#filled);
+    this.#makeRoom(this.#filled + consumed);
+    this.#data.set(input.subarray(0, consumed), this.#filled);
     this.#filled += consumed;
-    if (this.#filled < this.#wanted.length) return { consumed, outcome: MORE };
-    return { consumed, outcome: this.#complete(this.#wanted) };
+    if (this.#filled < this.#wanted) return { consumed, outcome: MORE };
+    return { consumed, outcome: this.#complete(this.#data) };
+  }
+
+  /** Gives back what it holds. */
+  end(): void {
+    this.#hold(0);
+    this.#data = new Uint8Array(0);
   }
 
   #complete(bytes: Uint8Array): Outcome {
@@ -82,7 +94,7 @@ export class Handshake {
       return MORE;
     }
     this.#await('data', header.length);
-    return header.length === 0 ? this.#finish(this.#wanted) : MORE;
+    return header.length === 0 ? this.#finish(this.#data) : MORE;
   }
 
   #finish(data: Uint8Array): Outcome {
@@ -102,7 +114,24 @@ export class Handshake {
 
   #await(phase: Phase, bytes: number): void {
     this.#phase = phase;
-    this.#wanted = new Uint8Array(bytes);
+    this.#wanted = bytes;
+    this.#hold(0);
+    this.#data = new Uint8Array(Math.min(bytes, OPTION_BYTES_AT_FIRST));
     this.#filled = 0;
+  }
+
+  /** Who announces much may send none of it: memory grows with what has come. */
+  #makeRoom(bytes: number): void {
+    if (bytes <= this.#data.length) return;
+    const grown = new Uint8Array(Math.min(this.#wanted, Math.max(bytes, 2 * this.#data.length)));
+    this.#hold(grown.length);
+    grown.set(this.#data);
+    this.#data = grown;
+  }
+
+  #hold(bytes: number): void {
+    if (bytes === this.#lent) return;
+    this.#host.lend(bytes - this.#lent);
+    this.#lent = bytes;
   }
 }

@@ -64,6 +64,8 @@ export interface NegotiationHost {
   /** Becomes a client of the device; throws where it may not. Called last, when all else has succeeded. */
   attach(device: BlockDevice): void;
   reply(bytes: Uint8Array): void;
+  /** Counts memory for what arrives; less than 0 for what is given back. */
+  lend(bytes: number): void;
 }
 
 const MORE: Outcome = { kind: 'more' };

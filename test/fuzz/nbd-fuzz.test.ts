@@ -138,6 +138,7 @@ describe('fuzzing', () => {
         secured: dice.chance(50),
         shuttingDown: dice.chance(10),
         attach: () => undefined,
+        lend: () => undefined,
         reply: (bytes) => {
           sent += bytes.length;
         },

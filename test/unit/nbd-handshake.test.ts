@@ -32,6 +32,11 @@ class Host implements NegotiationHost {
   attached: BlockDevice[] = [];
   attachError: Error | undefined;
   sent = Buffer.alloc(0);
+  lent = 0;
+
+  lend(bytes: number): void {
+    this.lent += bytes;
+  }
 
   attach(device: BlockDevice): void {
     if (this.attachError !== undefined) throw this.attachError;
@@ -88,6 +93,26 @@ function start(change: (host: Host) => void = () => undefined, clientFlags = 3) 
     feed(handshake, encodeOption(code, data)).outcome;
   return { host, handshake, option, flags };
 }
+
+describe('the memory of an option', () => {
+  const header = encodeOption(99, Buffer.alloc(OPTION_BYTES_MAX)).subarray(0, 16);
+
+  it('grows with what has come of it, comes out of that of all clients, and is given back', () => {
+    const { host, handshake } = start();
+    feed(handshake, header);
+    expect(host.lent).toBe(0);
+    feed(handshake, Buffer.alloc(3000));
+    expect(host.lent).toBeGreaterThanOrEqual(3000);
+    expect(host.lent).toBeLessThanOrEqual(6000);
+    feed(handshake, Buffer.alloc(OPTION_BYTES_MAX - 3001));
+    expect(host.lent).toBe(OPTION_BYTES_MAX - 1);
+    feed(handshake, Buffer.alloc(1));
+    expect([host.lent, host.codes()]).toEqual([0, [Rep.ERR_UNSUP]]);
+    feed(handshake, Buffer.concat([header, Buffer.alloc(5000)]));
+    handshake.end();
+    expect(host.lent).toBe(0);
+  });
+});
 
 const go = (name: string, ...infos: number[]) => encodeInfoRequest({ name, infos });
 const meta = (name: string, ...queries: string[]) => encodeMetaRequest({ name, queries });

@@ -35,6 +35,7 @@ function shakeHands(how: number, input: Uint8Array, crumb: number): Ending {
     secured: (how & 4) !== 0,
     shuttingDown: (how & 8) !== 0,
     attach: () => undefined,
+    lend: () => undefined,
     reply: (bytes) => {
       replies.push(bytes.slice());
     },
