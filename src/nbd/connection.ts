@@ -390,6 +390,8 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
   #startTls(): void {
     this.input.clear();
     this.#flush();
+    // The client may be gone, and the transport with it.
+    if (this.#isClosed()) return;
     if (this.#host.tls === undefined || this.output.unsentBytes > 0) {
       this.#drop('cannot start TLS');
       return;

@@ -22,6 +22,7 @@ type Phase = 'flags' | 'header' | 'data' | 'skip';
 export class Handshake {
   readonly #host: NegotiationHost;
   #negotiation: Negotiation | undefined;
+  #noZeroes = false;
   #phase: Phase = 'flags';
   /** Bytes that the phase waits for, and those that are there. */
   #wanted = CLIENT_FLAGS_BYTES;
@@ -77,7 +78,8 @@ export class Handshake {
 
   #clientFlags(flags: number): Outcome {
     if ((flags & ~HANDSHAKE_FLAGS) !== 0) return { kind: 'drop', reason: 'unknown client flags' };
-    this.#negotiation = new Negotiation(this.#host, (flags & HANDSHAKE_NO_ZEROES) !== 0);
+    this.#noZeroes = (flags & HANDSHAKE_NO_ZEROES) !== 0;
+    this.#negotiation = new Negotiation(this.#host, this.#noZeroes);
     this.#await('header', OPTION_HEADER_BYTES);
     return MORE;
   }
@@ -99,8 +101,18 @@ export class Handshake {
 
   #finish(data: Uint8Array): Outcome {
     const outcome = this.#negotiation?.handle(this.#option, data) ?? MORE;
+    if (outcome.kind === 'starttls') this.#startAnew();
     this.#await('header', OPTION_HEADER_BYTES);
     return outcome;
+  }
+
+  /**
+   * What came in the clear may be another's, and counts for nothing under TLS: of it the client's flags stand, since they are sent
+   * once. STARTTLS is taken once, so options are bounded all the same.
+   */
+  #startAnew(): void {
+    this.#negotiation = new Negotiation(this.#host, this.#noZeroes);
+    this.#options = 0;
   }
 
   #skip(available: number): { consumed: number; outcome: Outcome } {

@@ -1,6 +1,6 @@
 /**
  * What each option of the handshake means: option and data in, replies out. Knows nothing of sockets or framing.
- * Its state is what STARTTLS must throw away.
+ * Its state is what STARTTLS must throw away: after it there is a new one.
  */
 import { SealbdError } from '../base/errors.js';
 import {
@@ -185,8 +185,6 @@ export class Negotiation {
     if (this.#host.secured) return this.#refuse(option, Rep.ERR_INVALID, 'TLS is in use already');
     if (this.#host.tls === 'off') return this.#refuse(option, Rep.ERR_POLICY, 'TLS is not configured');
     this.#reply(option, Rep.ACK);
-    this.#structured = false;
-    this.#metaExport = undefined;
     return { kind: 'starttls' };
   }
 

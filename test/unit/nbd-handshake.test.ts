@@ -513,6 +513,28 @@ describe('STARTTLS', () => {
     });
   });
 
+  it('throws away how many options and lists came before it, once', () => {
+    const { host, option } = start((h) => {
+      h.tls = 'optional';
+    });
+    for (let i = 0; i < LISTS_PER_HANDSHAKE_MAX; i++) option(Option.LIST);
+    for (let i = LISTS_PER_HANDSHAKE_MAX; i < OPTIONS_PER_HANDSHAKE_MAX - 1; i++) option(99);
+    expect(option(Option.STARTTLS).kind).toBe('starttls');
+    host.secured = true;
+    host.replies();
+    for (let i = 0; i < LISTS_PER_HANDSHAKE_MAX; i++) option(Option.LIST);
+    option(Option.LIST);
+    expect(host.codes().filter((code) => code !== Rep.SERVER)).toEqual([
+      ...new Array(LISTS_PER_HANDSHAKE_MAX).fill(Rep.ACK),
+      Rep.ERR_POLICY,
+    ]);
+    option(Option.STARTTLS);
+    expect(host.codes()).toEqual([Rep.ERR_INVALID]);
+    const left = OPTIONS_PER_HANDSHAKE_MAX - LISTS_PER_HANDSHAKE_MAX - 2;
+    for (let i = 0; i < left; i++) expect(option(99).kind).toBe('more');
+    expect(option(99).kind).toBe('drop');
+  });
+
   it("takes no byte behind it, so plaintext injected there is the caller's to discard", () => {
     const { handshake } = start((h) => {
       h.tls = 'optional';

@@ -264,6 +264,40 @@ describe('TLS itself', () => {
     }
   });
 
+  it('knows three groups, and none that costs the server much more than the client', async () => {
+    await start(certificates());
+    for (const ecdhCurve of ['X25519', 'prime256v1', 'secp384r1']) {
+      await (await serving(withCertificate({ ecdhCurve }))).close();
+    }
+    await (await serving(withCertificate({ ecdhCurve: 'prime256v1', maxVersion: 'TLSv1.2' }))).close();
+    await eventually(() => test.server.stats().connections === 0, 'these are gone');
+    for (const ecdhCurve of ['ffdhe2048', 'ffdhe3072', 'ffdhe4096', 'ffdhe6144', 'ffdhe8192', 'secp521r1']) {
+      tlsLog.length = 0;
+      await expectRefused(withCertificate({ ecdhCurve, minVersion: 'TLSv1.3' }), /no suitable key share/);
+    }
+  });
+
+  it('with pre-shared keys too, and agrees on no DHE', async () => {
+    const key = randomBytes(32);
+    await start({ kind: 'psk', keys: new Map([['alice', key]]) });
+    const psk = (more: tls.ConnectionOptions): tls.ConnectionOptions => ({
+      ...{ ciphers: 'PSK:ALL', checkServerIdentity: () => undefined },
+      ...{ pskCallback: () => ({ psk: key, identity: 'alice' }), ...more },
+    });
+    await expectRefused(psk({ ecdhCurve: 'ffdhe8192', minVersion: 'TLSv1.3' }), /no suitable key share/);
+    for (const ciphers of [
+      'DHE-PSK-AES128-GCM-SHA256',
+      'DHE-PSK-AES256-GCM-SHA384',
+      'PSK-AES256-GCM-SHA384',
+    ]) {
+      tlsLog.length = 0;
+      const only = psk({ ciphers: `${ciphers}:@SECLEVEL=0`, maxVersion: 'TLSv1.2' });
+      await expectRefused(only, /no shared cipher/);
+    }
+    const client = await serving(psk({ maxVersion: 'TLSv1.2' }));
+    expect((client.socket as tls.TLSSocket).getCipher().name).toBe('ECDHE-PSK-CHACHA20-POLY1305');
+  });
+
   it('can be held to 1.3', async () => {
     await start(certificates(), { minVersion: 'TLSv1.3' });
     await expectRefused(withCertificate({ maxVersion: 'TLSv1.2' }), /version|protocol/i);
@@ -315,6 +349,19 @@ describe('TLS itself', () => {
     expect(() => tlsServer.replace(broken)).toThrow(/TLS: .*key values mismatch/);
     const still = await secured();
     expect((still.socket as tls.TLSSocket).getPeerCertificate().subject.CN).toBe('renewed.example');
+  });
+
+  it('is not begun with a client that is gone once STARTTLS is answered', async () => {
+    await start(certificates());
+    for (let i = 0; i < 50; i++) {
+      const leaving = await greeted();
+      leaving.write(encodeOption(Option.STARTTLS, EMPTY));
+      leaving.socket.resetAndDestroy();
+    }
+    await eventually(() => test.server.stats().connections === 0, 'they are gone');
+    expect(test.server.stats().accepted).toBe(50);
+    expect(test.log.filter(({ level }) => level === 'error')).toEqual([]);
+    await serving();
   });
 
   it('drops a handshake that does not end in time, and one that is no TLS', async () => {
