@@ -56,7 +56,7 @@ export async function startTestServer(
 }
 
 /** Waits until `condition` holds; fails with `what` after a while. */
-export async function eventually(condition: () => boolean, what: string, timeoutMs = 5000): Promise<void> {
+export async function eventually(condition: () => boolean, what: string, timeoutMs = 20_000): Promise<void> {
   const end = performance.now() + timeoutMs;
   while (!condition()) {
     if (performance.now() > end) throw new Error(`not in time: ${what}`);
