@@ -78,8 +78,12 @@ export class KnownBackups {
 
   async #whereabouts(known: KnownBackup): Promise<Pick<BackupUse, 'present' | 'doubt'>> {
     const { path, place, gone, uuid } = known;
+    const making = this.#beingMade.has(path);
+    const underWay = { present: false, doubt: 'it is being made at this moment' };
+    // Its files have the thread of that place: a look would wait for it.
+    if (making && uuid === null) return underWay;
     if (await isThere(this.#files.at(path), known)) return { present: true, doubt: null };
-    if (this.#beingMade.has(path)) return { present: false, doubt: 'it is being made at this moment' };
+    if (making) return underWay;
     const isNone = gone || (uuid === null && (await isUnfinished(this.#files.at(path))));
     const doubt = isNone ? undefined : await this.#whyNotGone(path, place);
     return { present: false, doubt: doubt ?? null };

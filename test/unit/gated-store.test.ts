@@ -48,7 +48,8 @@ it('has so many operations under way, however many are asked for, and the others
   }
   expect(seen).toEqual(names);
   for (const file of await Promise.all(made)) await file.close();
-  expect(await listed).toEqual(expect.arrayContaining(names));
+  // Its turn came when the last file but one was made.
+  expect(await listed).toEqual(expect.arrayContaining(names.slice(0, -1)));
 });
 
 it('gives the place of what failed to the next one', async () => {
