@@ -76,8 +76,12 @@ describe('the files of backups', () => {
     const { top, paths, files } = places(2);
     symlinkSync(paths[0], join(top, 'link'));
     const hanging = gate();
-    const first = files.run(join(top, 'link', 'x'), () => hanging.opened);
-    await turn();
+    const begun = gate();
+    const first = files.run(join(top, 'link', 'x'), () => {
+      begun.open();
+      return hanging.opened;
+    });
+    await begun.opened;
     let listed = false;
     const same = files
       .at(paths[0])
