@@ -4,7 +4,7 @@
  * and from the server's sweep (`tick`).
  */
 import { messageOf } from '../base/errors.js';
-import { LARGE_REQUEST_BYTES_MIN, LINGER_MS } from '../base/limits.js';
+import { LINGER_MS } from '../base/limits.js';
 import type { BlockDevice, StepBudget } from '../device/block-device.js';
 import { IO_READABLE, IO_WRITABLE } from '../native/addon.js';
 import type { ChunkPool } from './chunk-pool.js';
@@ -21,14 +21,12 @@ import { ReplyBuffer } from './reply-buffer.js';
 import { SendWatch } from './send-watch.js';
 import { Session, type SessionHost } from './session.js';
 import { type Transport, type TransportEvents, WOULD_BLOCK } from './transport.js';
+import { type Work, WorkWatch } from './work-watch.js';
 
 /** After so many requests that came one by one the client is taken to wait for each answer. */
 const IN_TURN_MIN = 32;
 
 type State = 'handshake' | 'serving' | 'lingering' | 'closed';
-
-/** Requests of one client, small or large on average. */
-export type Work = 'none' | 'small' | 'large';
 
 export class Connection implements SessionHost, NegotiationHost, NbdClient, TransportEvents {
   readonly id: number;
@@ -57,6 +55,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
   #deadline: number;
   readonly #sends: SendWatch;
   readonly #receives: ReceiveWatch;
+  readonly #works = new WorkWatch();
   #kicked = false;
   /** Among the handshakes that go on in their turn. */
   #inLine = false;
@@ -65,9 +64,6 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
   #retrying = false;
   readonly #waiter = { retry: () => this.#memoryIsBack() };
   #waitingForExtents = false;
-  #requestsSeen = 0;
-  #requestedBytesSeen = 0;
-  #work: Work = 'none';
   #detach: (() => void) | undefined;
 
   constructor(host: ConnectionHost, transport: Transport, id: number) {
@@ -113,15 +109,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
 
   /** What its requests since the last call were like, or those that are in flight yet. */
   workSinceLast(): Work {
-    const { requests = 0, requestedBytes = 0, inFlight = 0 } = this.#session ?? {};
-    const came = requests - this.#requestsSeen;
-    if (came > 0) {
-      const bytes = (requestedBytes - this.#requestedBytesSeen) / came;
-      this.#work = bytes < LARGE_REQUEST_BYTES_MIN ? 'small' : 'large';
-    } else if (inFlight === 0) this.#work = 'none';
-    this.#requestsSeen = requests;
-    this.#requestedBytesSeen = requestedBytes;
-    return this.#work;
+    return this.#session === undefined ? 'none' : this.#works.sinceLast(this.#session);
   }
 
   /** Answers what is in flight, refuses what comes, then closes. */
