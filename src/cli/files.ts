@@ -3,6 +3,7 @@ import { constants, promises as fs } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
+import { syncDirectory } from '../base/sync-directory.js';
 
 const FILE_BYTES_MAX = 2 * 1024 * 1024;
 
@@ -57,13 +58,4 @@ async function openNew(full: string): Promise<FileHandle> {
   if (stat.isFile() && stat.size === 0) return file;
   await file.close();
   throw new Error('it exists by now');
-}
-
-export async function syncDirectory(path: string): Promise<void> {
-  const directory = await fs.open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
 }

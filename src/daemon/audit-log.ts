@@ -9,6 +9,7 @@ import type { Clock } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
 import { AUDIT_PENDING_BYTES_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
+import { syncDirectory } from '../base/sync-directory.js';
 import type { VolumeEvent } from './volume-events.js';
 
 const LINE_END = 0x0a;
@@ -96,13 +97,4 @@ async function endsInside(file: fs.FileHandle): Promise<boolean> {
   if (size === 0) return false;
   const { buffer } = await file.read(Buffer.alloc(1), 0, 1, size - 1);
   return buffer[0] !== LINE_END;
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await fs.open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
 }

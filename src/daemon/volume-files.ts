@@ -7,6 +7,7 @@ import { basename, dirname, join } from 'node:path';
 import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import { BLOCK_BYTES, NAME_PATTERN, SUPERBLOCK_BYTES_MAX, VOLUME_BYTES_MAX } from '../base/limits.js';
 import type { RandomSource } from '../base/random.js';
+import { syncDirectory } from '../base/sync-directory.js';
 import { CANDIDATE_NAME, SUPERBLOCK_NAMES } from '../keys/header-copies.js';
 import { openRegular } from '../store/fs-file.js';
 import { FsStore } from '../store/fs-store.js';
@@ -77,10 +78,10 @@ export class VolumeFiles {
 
   /** Gives a finished volume its name, durably. CONFLICT where it is taken. */
   async publish(temporaryPath: string, name: string): Promise<void> {
-    await syncPath(temporaryPath);
+    await syncDirectory(temporaryPath);
     if (await this.#exists(name)) throw new SealbdError('CONFLICT', `volume "${name}" exists already`);
     await fs.rename(temporaryPath, this.pathOf(name));
-    await syncPath(this.#root);
+    await syncDirectory(this.#root);
   }
 
   async discardTemporary(temporaryPath: string): Promise<void> {
@@ -93,7 +94,7 @@ export class VolumeFiles {
     await eraseKeys(this.pathOf(name));
     const temporary = this.#temporaryName('delete', name);
     await fs.rename(this.pathOf(name), this.pathOf(temporary));
-    await syncPath(this.#root);
+    await syncDirectory(this.#root);
     await this.#eraseDirectory(temporary);
   }
 
@@ -127,7 +128,7 @@ export class VolumeFiles {
   async #eraseDirectory(name: string): Promise<void> {
     await eraseKeys(this.pathOf(name));
     await fs.rm(this.pathOf(name), { recursive: true });
-    await syncPath(this.#root);
+    await syncDirectory(this.#root);
   }
 
   async #exists(name: string): Promise<boolean> {
@@ -145,7 +146,7 @@ async function eraseKeys(directory: string): Promise<void> {
   for (const name of [...SUPERBLOCK_NAMES, CANDIDATE_NAME]) {
     for (const file of [name, `${name}.tmp`]) await overwriteAndUnlink(join(directory, file));
   }
-  await syncPath(directory);
+  await syncDirectory(directory);
 }
 
 async function lstatIfThere(path: string) {
@@ -173,14 +174,5 @@ async function overwrite(path: string): Promise<void> {
     await file.sync();
   } finally {
     await file.close();
-  }
-}
-
-async function syncPath(path: string): Promise<void> {
-  const directory = await fs.open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }

@@ -3,6 +3,7 @@ import { lstat, mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/p
 import { join } from 'node:path';
 import { errnoOf, SealbdError } from '../base/errors.js';
 import { SMALL_FILE_BYTES_MAX } from '../base/limits.js';
+import { syncDirectory } from '../base/sync-directory.js';
 import { addon } from '../native/addon.js';
 import { isDiskFull } from './disk-full.js';
 import { FsFile, openRegular, writeFully } from './fs-file.js';
@@ -246,13 +247,8 @@ export class FsStore implements Store {
     return rename(join(this.path, from), join(this.path, to));
   }
 
-  async syncDirectory(): Promise<void> {
-    const handle = await open(this.path, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
+  syncDirectory(): Promise<void> {
+    return syncDirectory(this.path);
   }
 
   async create(name: string, sizeBytes: number): Promise<StoreFile> {

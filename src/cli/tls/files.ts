@@ -1,9 +1,9 @@
 /** Certificates and keys under the names that GnuTLS clients and servers agree on. */
-
 import { access, link, lstat, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, SealbdError } from '../../base/errors.js';
-import { readInput, refuseExisting, syncDirectory, writeOutput } from '../files.js';
+import { syncDirectory } from '../../base/sync-directory.js';
+import { readInput, refuseExisting, writeOutput } from '../files.js';
 import type { PemPair } from './authority.js';
 
 export const CA_FILES = { cert: 'ca-cert.pem', key: 'ca-key.pem' } as const;

@@ -6,6 +6,7 @@ import { constants, promises as fs } from 'node:fs';
 import { dirname } from 'node:path';
 import { errnoOf, messageOf, SealbdError } from '../../base/errors.js';
 import { KEYRING_BYTES_MAX } from '../../base/limits.js';
+import { syncDirectory } from '../../base/sync-directory.js';
 import { addon, type KeyHandle } from '../../native/addon.js';
 import { releaseSecret, secretBuffer } from '../../native/secret-buffer.js';
 import { KmsError } from '../provider.js';
@@ -134,12 +135,7 @@ export class Keyring {
     } finally {
       releaseSecret(text);
     }
-    const directory = await fs.open(dirname(this.path), constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      await directory.sync();
-    } finally {
-      await directory.close();
-    }
+    await syncDirectory(dirname(this.path));
   }
 }
 
