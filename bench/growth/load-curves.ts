@@ -4,6 +4,7 @@ import { median } from '../../src/cli/bench/statistics.js';
 import { orderOf } from '../../src/cli/bench/trials.js';
 import type { Workload } from '../../src/cli/bench/workloads.js';
 import { progress } from '../group.js';
+import { wholeVolume } from '../nbd/place.js';
 import { type Place, startSealbd } from '../nbd/servers.js';
 import type { Curve, Point } from './curve.js';
 
@@ -92,13 +93,12 @@ export async function loadCurves(
   timeMs: number,
   quick: boolean,
 ): Promise<LoadCurves> {
-  const { programs, sizeBytes } = place;
   const server = await startSealbd(place, 'load', 'aes-256-gcm', '');
   const points = pointsOf(quick);
   const startedBytes = server.usage().residentBytes;
   const rates = new Map<LoadPoint, { iops: number; mibPerS: number; p99us: number }[]>();
   try {
-    const options = { uri: server.uri, sizeBytes, signal: programs.signal };
+    const options = wholeVolume(place, server);
     await fill(options, true, FILL_TIMEOUT_MS);
     for (let round = 0; round < rounds; round++) {
       progress(`growth: queue depth, connections and request size, round ${round + 1} of ${rounds}`);

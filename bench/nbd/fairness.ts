@@ -7,7 +7,7 @@ import { median, rangeOf } from '../../src/cli/bench/statistics.js';
 import type { Workload } from '../../src/cli/bench/workloads.js';
 import { progress, runGroup } from '../group.js';
 import type { Cell, GroupOptions, GroupResult, Table } from '../result.js';
-import { inPlace } from './place.js';
+import { inPlace, wholeVolume } from './place.js';
 import { type Place, startSealbd } from './servers.js';
 
 const MIB = 2 ** 20;
@@ -55,8 +55,7 @@ async function measureTrials(place: Place, rounds: number, timeMs: number): Prom
   const trials: Trial[] = [];
   try {
     progress('fairness: filling and verifying');
-    const { sizeBytes, programs } = place;
-    const target = { uri: server.uri, sizeBytes, signal: programs.signal };
+    const target = wholeVolume(place, server);
     await fill(target, true, FILL_TIMEOUT_MS);
     for (let round = 1; round <= rounds; round++) {
       progress(`fairness: round ${round} of ${rounds}`);

@@ -12,7 +12,7 @@ import { progress, runGroup } from '../group.js';
 import type { GroupOptions, GroupResult } from '../result.js';
 import { figureTable, peerTable, penaltyTable, processorTable } from './nbd-tables.js';
 import { availablePeers, type Peer } from './peers.js';
-import { inPlace } from './place.js';
+import { inPlace, wholeVolume } from './place.js';
 import { isInstalled, type Place, type Server, startSealbd } from './servers.js';
 
 const MIB = 2 ** 20;
@@ -55,8 +55,8 @@ async function startServers(place: Place, peers: readonly Peer[], servers: Serve
 
 /** Writes and reads back with checksums, and proves the size. */
 async function prepare(place: Place, server: Server): Promise<Subject> {
-  const { sizeBytes, programs } = place;
-  const options = { uri: server.uri, sizeBytes, signal: programs.signal };
+  const { sizeBytes } = place;
+  const options = wholeVolume(place, server);
   const start = performance.now();
   await fill(options, true, FILL_TIMEOUT_MS);
   const elapsedMs = performance.now() - start;
@@ -74,9 +74,9 @@ async function round(
   index: number,
   timeMs: number,
 ): Promise<NbdTrial[]> {
-  const { sizeBytes, programs, directory } = plan.place;
+  const { directory } = plan.place;
   const order = orderOf(subjects, index);
-  const optionsOf = ({ server }: Subject) => ({ uri: server.uri, sizeBytes, signal: programs.signal });
+  const optionsOf = ({ server }: Subject) => wholeVolume(plan.place, server);
   for (const subject of order) {
     if (subject.fillAgain) await fill(optionsOf(subject), false, FILL_TIMEOUT_MS);
     await readAll(optionsOf(subject), FILL_TIMEOUT_MS);

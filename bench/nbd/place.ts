@@ -2,12 +2,17 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { FIO_MISSING } from '../../src/cli/bench/fio.js';
+import { FIO_MISSING, type FioOptions } from '../../src/cli/bench/fio.js';
 import type { GroupOptions } from '../result.js';
 import { Programs } from './processes.js';
-import { isInstalled, type Place } from './servers.js';
+import { isInstalled, type Place, type Server } from './servers.js';
 
 const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
+
+/** What fio is to do with the volume of a server, all of it. */
+export function wholeVolume({ programs, sizeBytes }: Place, { uri }: Server): FioOptions {
+  return { uri, sizeBytes, signal: programs.signal };
+}
 
 /** Measures in a place of its own, with volumes of `sizeBytes`. All of it is gone afterwards, however this process ends. */
 export async function inPlace<T>(

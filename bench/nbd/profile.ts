@@ -10,7 +10,7 @@ import { type Workload, workloadNamed } from '../../src/cli/bench/workloads.js';
 import { progress, runGroup } from '../group.js';
 import { type GroupOptions, type GroupResult, NOT_INSTALLED, type Table } from '../result.js';
 import { availablePeers, NBDKIT_LUKS, PLAIN_BAR } from './peers.js';
-import { inPlace } from './place.js';
+import { inPlace, wholeVolume } from './place.js';
 import { run } from './processes.js';
 import { callsOf, NEEDED_NAMES, PART_NAMES, sharesOf } from './samples.js';
 import { isInstalled, type Place, type Server, startSealbd } from './servers.js';
@@ -52,9 +52,9 @@ async function sample(
   workload: Workload,
   timeMs: number,
 ): Promise<Omit<Profile, 'calls'>> {
-  const { programs, directory, sizeBytes } = place;
+  const { programs, directory } = place;
   const file = join(directory, 'perf.data');
-  const options = { uri: server.uri, sizeBytes, signal: programs.signal };
+  const options = wholeVolume(place, server);
   const record = ['record', '-q', '-F', String(SAMPLES_PER_SECOND), '--call-graph', 'fp', '-o', file];
   const before = server.usage();
   const [figures] = await Promise.all([
@@ -80,16 +80,12 @@ async function count(
   workload: Workload,
   timeMs: number,
 ): Promise<Profile['calls']> {
-  const { programs, directory, sizeBytes } = place;
+  const { programs, directory } = place;
   const file = join(directory, 'strace.txt');
   const tracer = programs.spawn('strace', ['-f', '-q', '-c', '-o', file, '-p', String(server.pid)], 'ignore');
   const ended = new Promise<void>((resolve) => tracer.once('close', () => resolve()));
   await new Promise((resolve) => setTimeout(resolve, LEAD_MS));
-  const figures = await measureWorkload(
-    { uri: server.uri, sizeBytes, signal: programs.signal },
-    workload,
-    timeMs,
-  );
+  const figures = await measureWorkload(wholeVolume(place, server), workload, timeMs);
   tracer.kill('SIGINT');
   await ended;
   const counts = [...callsOf(readFileSync(file, 'utf8'))];
@@ -97,7 +93,7 @@ async function count(
 }
 
 async function profile(place: Place, server: Server, timeMs: number): Promise<Profile[]> {
-  const options = { uri: server.uri, sizeBytes: place.sizeBytes, signal: place.programs.signal };
+  const options = wholeVolume(place, server);
   const profiles: Profile[] = [];
   for (const name of PROFILED) {
     await readAll(options, FILL_TIMEOUT_MS);
@@ -114,10 +110,8 @@ async function profileAll(
   rounds: number,
   timeMs: number,
 ): Promise<Profile[]> {
-  const { programs, sizeBytes } = place;
   const profiles: Profile[] = [];
-  for (const { uri } of servers)
-    await fill({ uri, sizeBytes, signal: programs.signal }, true, FILL_TIMEOUT_MS);
+  for (const server of servers) await fill(wholeVolume(place, server), true, FILL_TIMEOUT_MS);
   for (let round = 1; round <= rounds; round++) {
     progress(`profile: round ${round} of ${rounds}`);
     for (const server of servers) profiles.push(...(await profile(place, server, timeMs)));

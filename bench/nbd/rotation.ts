@@ -7,7 +7,7 @@ import { median, rangeOf } from '../../src/cli/bench/statistics.js';
 import { type Workload, workloadNamed } from '../../src/cli/bench/workloads.js';
 import { progress, runGroup } from '../group.js';
 import type { Cell, GroupOptions, GroupResult, Table } from '../result.js';
-import { inPlace } from './place.js';
+import { inPlace, wholeVolume } from './place.js';
 import { type Place, type Sealbd, startSealbd } from './servers.js';
 
 const MIB = 2 ** 20;
@@ -45,8 +45,8 @@ function regionOf({ sizeBytes }: Place, { rw }: Workload): number {
   return rw === 'write' ? sizeBytes / 8 : sizeBytes;
 }
 
-function targetOf(place: Place, { uri }: Sealbd, row: Workload): FioOptions {
-  return { uri, sizeBytes: regionOf(place, row), signal: place.programs.signal };
+function targetOf(place: Place, server: Sealbd, row: Workload): FioOptions {
+  return { ...wholeVolume(place, server), sizeBytes: regionOf(place, row) };
 }
 
 async function jobs(server: Sealbd): Promise<Job[]> {
@@ -98,8 +98,7 @@ async function measureTrials(
   const trials: Trial[] = [];
   try {
     progress('rotation: filling and verifying');
-    const { sizeBytes, programs } = place;
-    await fill({ uri: server.uri, sizeBytes, signal: programs.signal }, true, FILL_TIMEOUT_MS);
+    await fill(wholeVolume(place, server), true, FILL_TIMEOUT_MS);
     for (let round = 1; round <= rounds; round++) {
       progress(`rotation: round ${round} of ${rounds}`);
       for (const row of rows) {
