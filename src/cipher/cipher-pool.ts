@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import type { Worker } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { SealbdError } from '../base/errors.js';
 import { type CipherJob, runJob } from './jobs.js';
@@ -36,6 +37,7 @@ export class CipherPool {
   #inlineJobs = 0;
   #closed = false;
   #destroyed: Promise<void> | undefined;
+  readonly #loads = new WeakMap<Worker, Promise<void>>();
 
   constructor(options: CipherPoolOptions) {
     this.#threads = options.threads;
@@ -49,6 +51,9 @@ export class CipherPool {
       recordTiming: false,
       resourceLimits: WORKER_LIMITS,
     });
+    this.#watchLoads();
+    // A thread that died is replaced in the same turn.
+    this.#piscina.on('workerDestroy', () => queueMicrotask(() => this.#watchLoads()));
   }
 
   /** True where a job would find a thread that has nothing to do. */
@@ -88,7 +93,7 @@ export class CipherPool {
     };
   }
 
-  /** Waits for the jobs under way; those that wait for a place are refused. */
+  /** Waits for the jobs under way and for threads that still load; jobs that wait for a place are refused. */
   destroy(): Promise<void> {
     this.#destroyed ??= this.#destroy();
     return this.#destroyed;
@@ -98,7 +103,25 @@ export class CipherPool {
     this.#closed = true;
     for (const wake of this.#waiters.splice(0)) wake();
     while (this.#active > 0) await new Promise((resolve) => setImmediate(resolve));
+    // Node 20 aborts the whole process where a thread is ended while it loads a module with `require`.
+    for (const worker of this.#piscina.threads) {
+      // Threads without work are unreferenced: the process could end before this wait does.
+      worker.ref();
+      await this.#loads.get(worker);
+    }
     await this.#piscina.destroy();
+  }
+
+  /** Remembers of each new thread when it is loaded: piscina tells so with the first message from it. */
+  #watchLoads(): void {
+    for (const worker of this.#piscina.threads) {
+      if (this.#loads.has(worker)) continue;
+      const loaded = new Promise<void>((resolve) => {
+        worker.once('message', () => resolve());
+        worker.once('exit', () => resolve());
+      });
+      this.#loads.set(worker, loaded);
+    }
   }
 }
 
