@@ -5,6 +5,8 @@ import type {
   createVolumeSchema,
   DaemonStatus,
   EncryptVolume,
+  ForgottenBackups,
+  forgetBackupsSchema,
   JobInfo,
   KeyChange,
   KeyReport,
@@ -53,6 +55,9 @@ export interface AdminBackend {
     request: z.output<typeof restoreVolumeSchema>,
     caller: Caller,
   ): Promise<JobInfo>;
+
+  /** Gives up what is known of backups; nothing is done to their files. */
+  forgetBackups(request: z.output<typeof forgetBackupsSchema>, caller: Caller): Promise<ForgottenBackups>;
 
   /** Every volume that has a key. */
   keyStatus(): Promise<KeyStatus[]>;

@@ -7,6 +7,7 @@ import { errorFrom } from './errors.js';
 import {
   CLI_AGENT,
   type CreateVolume,
+  forgottenBackupsSchema,
   headerFileSchema,
   importedKeySchema,
   jobInfoSchema,
@@ -67,6 +68,8 @@ export class AdminClient {
     this.#call('POST', volumePath(name, 'backup'), jobInfoSchema, body);
   restoreVolume = (name: string, body: { path: string; salvage: boolean; plaintext: boolean }) =>
     this.#call('POST', volumePath(name, 'restore'), jobInfoSchema, body);
+  forgetBackups = (body: { path?: string; dropped: boolean; force: boolean }) =>
+    this.#call('POST', '/v1/backup-forget', forgottenBackupsSchema, body);
 
   keyStatus = (name?: string) =>
     this.#call('GET', name === undefined ? '/v1/keys' : keyPath(name), z.array(keyStatusSchema));

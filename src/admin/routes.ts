@@ -10,6 +10,8 @@ import {
   createSnapshotSchema,
   createVolumeSchema,
   encryptVolumeSchema,
+  forgetBackupsSchema,
+  forgottenBackupsSchema,
   headerFileSchema,
   importedKeySchema,
   importKeySchema,
@@ -199,7 +201,7 @@ function addSnapshotRoutes(add: Add, backend: AdminBackend): void {
   });
 }
 
-/** Jobs that copy volumes. The id is that of the volume that is backed up, or made. */
+/** Jobs that copy volumes, whose id is that of the volume that is backed up, or made; and what is known of backups. */
 function addBackupRoutes(add: Add, backend: AdminBackend): void {
   add({
     method: 'POST',
@@ -221,6 +223,13 @@ function addBackupRoutes(add: Add, backend: AdminBackend): void {
     body: cloneSnapshotSchema,
     answer: jobInfoSchema,
     run: (body, name, caller, snapshot) => backend.cloneSnapshot(name, snapshot, body.name, caller),
+  });
+  add({
+    method: 'POST',
+    url: '/v1/backup-forget',
+    body: forgetBackupsSchema,
+    answer: forgottenBackupsSchema,
+    run: (body, _, caller) => backend.forgetBackups(body, caller),
   });
 }
 

@@ -68,6 +68,21 @@ export const restoreVolumeSchema = z.strictObject({
   /** Allows a backup that says that its volume was `none`, which anybody can make. */
   plaintext: z.boolean().default(false),
 });
+/** Either the path of a backup, or those that were dropped from the list of known ones. */
+export const forgetBackupsSchema = z.strictObject({
+  path: z.string().optional(),
+  dropped: z.boolean().default(false),
+  /** Forgets one that is there yet, or whose place does not answer. */
+  force: z.boolean().default(false),
+});
+export const forgottenBackupsSchema = z.object({
+  backups: z.array(
+    z.object({ path: z.string(), volume: z.string(), createdAt: time, deks: z.array(z.int()) }),
+  ),
+  /** How many of those that had been dropped count no more. */
+  dropped: z.int().min(0),
+});
+export type ForgottenBackups = z.infer<typeof forgottenBackupsSchema>;
 export const cloneSnapshotSchema = z.strictObject({ name: nameSchema });
 
 export const dekStatusSchema = z.object({

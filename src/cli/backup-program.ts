@@ -1,6 +1,7 @@
 /** The grammar of `backup`, `restore` and `snapshot clone`. */
 import type { Command } from 'commander';
 import { backupCreate } from './commands/backup-create.js';
+import { backupForget } from './commands/backup-forget.js';
 import { restore } from './commands/restore.js';
 import { snapshotClone } from './commands/snapshot-clone.js';
 import { JSON_OPTION } from './context.js';
@@ -35,6 +36,13 @@ export function addBackupCommands(program: Command): void {
       const { backupInfo } = await import('./commands/backup-info.js');
       await backupInfo(dest, options, command);
     });
+  backup
+    .command('forget [dest]')
+    .description('have "key usage" count a backup no more; touches no file of it')
+    .option('--dropped', 'in place of DEST: those that were dropped from the list of known ones')
+    .option('--force', 'though it is there, or its place does not answer')
+    .option(...JSON_OPTION)
+    .action(backupForget);
   program
     .command('restore <dest> <name>')
     .description('make a new volume of a backup, under the same KMS key')

@@ -4,6 +4,7 @@ import { type NbdMetrics, renderMetrics, type VolumeMetrics } from '../admin/met
 import type {
   DaemonStatus,
   EncryptVolume,
+  ForgottenBackups,
   JobInfo,
   KeyChange,
   KeyReport,
@@ -20,6 +21,7 @@ import type { VolumeStats } from '../device/volume-stats.js';
 import type { Watchdog } from '../keys/watchdog.js';
 import type { NbdServerStats } from '../nbd/server.js';
 import type { BackupRequest, Backups } from './backups.js';
+import type { ForgetRequest, Forgetting } from './forgetting.js';
 import type { Jobs } from './jobs.js';
 import type { KeyAudit } from './key-audit.js';
 import type { KeyOperations } from './key-operations.js';
@@ -60,6 +62,7 @@ export interface DaemonParts {
   readonly snapshots: SnapshotOperations;
   readonly backups: Backups;
   readonly restores: Restores;
+  readonly forgetting: Forgetting;
   readonly localKeys: LocalKeys;
   readonly watchdog: Watchdog;
 }
@@ -163,6 +166,12 @@ export class DaemonBackend implements AdminBackend {
 
   restoreVolume(name: string, request: RestoreRequest, caller: Caller): Promise<JobInfo> {
     return this.#parts.restores.restore(name, request, caller);
+  }
+
+  forgetBackups(request: ForgetRequest, caller: Caller): Promise<ForgottenBackups> {
+    const { audit, forgetting } = this.#parts;
+    const forget = () => forgetting.forget(request, caller);
+    return audit.ofKnownBackups('backup-forget', request.path, caller, forget);
   }
 
   async keyStatus(): Promise<KeyStatus[]> {

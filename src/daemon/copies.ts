@@ -3,6 +3,7 @@ import type { Logger } from '../base/log.js';
 import { FsStore } from '../store/fs-store.js';
 import type { BackupFiles } from './backup-files.js';
 import { Backups, type BackupsOptions } from './backups.js';
+import { Forgetting } from './forgetting.js';
 import { JobKeys, type JobKeysOptions } from './job-keys.js';
 import { KnownBackups } from './known-backups.js';
 import { Restores, type RestoresOptions } from './restores.js';
@@ -13,6 +14,7 @@ type CopiesOptions = Omit<BackupsOptions & RestoresOptions, 'known' | 'backupFil
 export interface Copies {
   readonly backups: Backups;
   readonly restores: Restores;
+  readonly forgetting: Forgetting;
 }
 
 /** `dataPath` is DIR, where the list of known backups is kept. */
@@ -22,5 +24,5 @@ export function openKnownBackups(dataPath: string, backupFiles: BackupFiles, log
 
 export function openCopies(options: CopiesOptions, known: KnownBackups, backupFiles: BackupFiles): Copies {
   const all = { ...options, known, backupFiles, jobKeys: new JobKeys(options) };
-  return { backups: new Backups(all), restores: new Restores(all) };
+  return { backups: new Backups(all), restores: new Restores(all), forgetting: new Forgetting(all) };
 }

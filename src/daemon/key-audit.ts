@@ -31,6 +31,16 @@ export class KeyAudit {
     return this.#attempt({ operation, volume: null, uuid: null, keyUri, by }, work);
   }
 
+  /** The same for what is known of backups. */
+  ofKnownBackups<T>(
+    operation: KeyOperation,
+    path: string | undefined,
+    by: Actor,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    return this.#attempt({ operation, volume: null, uuid: null, path, by }, work);
+  }
+
   async #attempt<T>(asked: Omit<VolumeEvent, 'event' | 'reason'>, work: () => Promise<T>): Promise<T> {
     try {
       return await work();

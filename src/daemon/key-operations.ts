@@ -145,7 +145,7 @@ export class KeyOperations {
 }
 
 function forgottenDoubt(count: number): string {
-  return `${count} older backups were dropped from the list of those that are known here, and may need any key`;
+  return `${count} older backups were dropped from the list of those that are known here, and may need any key: "sealbd backup forget --dropped" where none does`;
 }
 
 function isRepointed(use: KeyUse, namedNow: string | undefined): boolean {
@@ -208,5 +208,5 @@ function caveatOf({ path, volume, doubt }: KeyUsage['backups'][number]): string 
   const which = `a backup of "${volume}"`;
   return doubt === null
     ? `${which} that was at ${path} needs it, wherever that is now`
-    : `${which} needs it, and whether it is at ${path} is not known: ${doubt}`;
+    : `${which} needs it, and whether it is at ${path} is not known: ${doubt}; where it is gone for good, "sealbd backup forget ${path}" says so`;
 }

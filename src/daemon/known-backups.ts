@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { BackupDirectory } from '../backup/backup-directory.js';
 import { INCOMPLETE, MANIFEST } from '../backup/names.js';
 import { type Place, placeOf, whyNotGone } from '../backup/place.js';
-import { messageOf } from '../base/errors.js';
+import { messageOf, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { formatUuid } from '../base/random.js';
 import type { DekRecord } from '../keys/dek-record.js';
@@ -135,6 +135,41 @@ export class KnownBackups {
     }));
   }
 
+  /** Those that are listed under `path`, and which of them are found there. */
+  async lookAt(path: string): Promise<{ listed: readonly KnownBackup[]; found: readonly KnownBackup[] }> {
+    const { backups } = await this.list();
+    const listed = backups.filter((known) => known.path === path);
+    const found: KnownBackup[] = [];
+    for (const known of listed) if ((await this.#whereabouts(known)).present) found.push(known);
+    return { listed, found };
+  }
+
+  /**
+   * Takes these out of the list for good, whatever is at their paths. CONFLICT where one is being made at such a path. Where it
+   * rejects with something else the list could not be written, and the disk says what is left of it.
+   */
+  forget(backups: readonly KnownBackup[]): Promise<void> {
+    const isOut = ({ path, uuid }: KnownBackup) => {
+      return backups.some((other) => other.path === path && other.uuid === uuid);
+    };
+    return this.#changeNow((known) => {
+      const making = backups.find(({ path }) => this.#beingMade.has(path));
+      if (making !== undefined)
+        throw new SealbdError('CONFLICT', `${making.path}: a backup is being made there at this moment`);
+      return { ...known, backups: known.backups.filter((other) => !isOut(other)) };
+    });
+  }
+
+  /** Counts those no more that were dropped from the list. Resolves to their number. */
+  async forgetDropped(): Promise<number> {
+    let dropped = 0;
+    await this.#changeNow(({ backups, forgotten }) => {
+      dropped = forgotten;
+      return { backups, forgotten: 0 };
+    });
+    return dropped;
+  }
+
   #whyNotGone(path: string, place: Place | undefined): Promise<string | undefined> {
     return this.#files.run(path, () => whyNotGone(path, place));
   }
@@ -143,6 +178,17 @@ export class KnownBackups {
     this.#unwritten.push(change);
     this.#changing = this.#changing.then(() => this.#write());
     return this.#changing;
+  }
+
+  /** In its turn; rejects, and is given up, where it can't be written. */
+  #changeNow(change: Change): Promise<void> {
+    const done = this.#changing.then(async () => {
+      const count = this.#unwritten.length;
+      await this.#replace(encodeKnown(await this.#fitting(change(await this.list()))));
+      this.#unwritten = this.#unwritten.slice(count);
+    });
+    this.#changing = done.catch(() => undefined);
+    return done;
   }
 
   async #write(): Promise<void> {

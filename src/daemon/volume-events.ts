@@ -15,7 +15,7 @@ export const WATCHDOG: Actor = { kind: 'watchdog' };
 export const STARTUP: Actor = { kind: 'startup' };
 export const SHUTDOWN: Actor = { kind: 'shutdown' };
 
-/** What an operator may ask of keys. */
+/** What an operator may ask of keys, or that changes what is known of their use. */
 export type KeyOperation =
   | 'key-set'
   | 'key-rewrap'
@@ -23,7 +23,8 @@ export type KeyOperation =
   | 'encrypt'
   | 'header-restore'
   | 'export-local'
-  | 'import-local';
+  | 'import-local'
+  | 'backup-forget';
 
 export interface VolumeEvent {
   readonly event:
@@ -47,10 +48,11 @@ export interface VolumeEvent {
     | 'snapshot-delete'
     | 'snapshot-rollback'
     | 'backup'
+    | 'backup-forget'
     | 'restore'
     | 'clone'
     | 'failed';
-  /** Null where it is about a `local:` key alone. */
+  /** Null where it is about a `local:` key alone, or about backups that nobody has a list of. */
   readonly volume: string | null;
   readonly uuid: string | null;
   readonly by: Actor;
@@ -63,7 +65,9 @@ export interface VolumeEvent {
   readonly to?: KeyState | string;
   readonly snapshot?: string;
   /** Of a backup. */
-  readonly path?: string;
+  readonly path?: string | undefined;
+  /** How many backups that were dropped from the list of known ones count no more. */
+  readonly dropped?: number;
   /** The volume that was backed up or cloned. */
   readonly source?: string;
   readonly dekId?: number;

@@ -52,6 +52,7 @@ export interface Watched {
   readonly snapshots: SnapshotOperations;
   readonly backups: Copies['backups'];
   readonly restores: Copies['restores'];
+  readonly forgetting: Copies['forgetting'];
   readonly backupFiles: BackupFiles;
   audit(): Promise<(VolumeEvent & { time: string })[]>;
   close(): Promise<void>;

@@ -41,6 +41,7 @@ describe('the command line', () => {
       'backup create NAME DEST --base --salvage --detach --json',
       'backup verify DEST --require-key --json',
       'backup info DEST --json',
+      'backup forget [DEST] --dropped --force --json',
       'restore DEST NAME --salvage --plaintext --detach --json',
       'key status [NAME] --check --json',
       'key check URI --json',
