@@ -8,6 +8,11 @@ import { durationWithin, sizeWithin } from './config-fields.js';
 const MiB = 2 ** 20;
 const HOUR_MS = 3_600_000;
 /**
+ * What a client takes shows only as the kernel makes room in the socket's buffer, in lumps of a third of it or so: seconds apart
+ * for a client that takes 100 KiB/s all the time.
+ */
+const SEND_STALL_MS_MIN = 10_000;
+/**
  * A request of the largest length must find room beside the small buffers, and beside what TLS may have at most: its part, and
  * 16 KiB each way of each connection.
  */
@@ -18,7 +23,7 @@ export const limitsSchema = z.strictObject({
   connections: z.int().min(1).max(bounds.CONNECTIONS_MAX).optional(),
   connections_per_address: z.int().min(1).max(bounds.CONNECTIONS_MAX).optional(),
   handshake_timeout: durationWithin(1000, 600_000).optional(),
-  send_stall: durationWithin(1000, 24 * HOUR_MS).optional(),
+  send_stall: durationWithin(SEND_STALL_MS_MIN, 24 * HOUR_MS).optional(),
   /** A second; "0" for any. */
   send_rate: sizeWithin(0, MiB).optional(),
   receive_stall: durationWithin(1000, 24 * HOUR_MS).optional(),

@@ -36,8 +36,9 @@ const STRETCHES_MAX = 20;
 const LATE_FACTOR = 10;
 /** Longest pause of a client between two requests, for each client that there is: daemon and clients share a machine. */
 const PAUSE_MS = 5;
-/** Of a handshake, and of who stalls: what the crowd itself takes must be far below. */
+/** Of a handshake, and of who stalls: what the crowd itself takes must be far below. Of replies it is 10 at least. */
 const LIMIT_SECONDS = CLIENTS > 16 ? 15 : 5;
+const SEND_STALL_SECONDS = Math.max(10, LIMIT_SECONDS);
 const CIPHERS = ['aes-256-gcm', 'aes-256-ctr', 'none'] as const;
 const TRAFFIC_BLOCKS = 256;
 const TROUBLE_BLOCKS = 64;
@@ -59,7 +60,7 @@ reserve = 2
 
 [limits]
 handshake_timeout = "${LIMIT_SECONDS}s"
-send_stall = "${LIMIT_SECONDS}s"
+send_stall = "${SEND_STALL_SECONDS}s"
 receive_stall = "${LIMIT_SECONDS}s"
 bytes_in_flight_total = "160M"
 

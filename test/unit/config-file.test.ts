@@ -113,6 +113,7 @@ describe('the configuration', () => {
     ['[tls]\nkey = "x"', 'unknown key tls.key'],
     ['[limits]\nconnections = 0', 'limits.connections = 0'],
     ['[limits]\nconnections = 5000', 'limits.connections = 5000'],
+    ['[limits]\nsend_stall = "9s"', 'limits.send_stall = "9s": expected a time from 10s'],
     ['[limits]\nhandshake_timeout = "1ms"', 'limits.handshake_timeout = "1ms": expected a time from 1s'],
     [
       '[limits]\nbytes_in_flight_total = "64M"',

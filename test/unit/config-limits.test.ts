@@ -17,7 +17,7 @@ describe('[limits]', () => {
       connections = 10
       connections_per_address = 9
       handshake_timeout = "2s"
-      send_stall = "3s"
+      send_stall = "12s"
       send_rate = "2K"
       receive_stall = "4s"
       idle_timeout = "5m"
@@ -28,7 +28,7 @@ describe('[limits]', () => {
       connections: 10,
       connectionsPerAddress: 9,
       handshakeMs: 2000,
-      sendStallMs: 3000,
+      sendStallMs: 12_000,
       sendBytesPerSecond: 2048,
       receiveStallMs: 4000,
       idleMs: 300_000,
