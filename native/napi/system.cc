@@ -1,6 +1,7 @@
-// crc32c, wipe, randomFill, fileLock, fileAllocate, fileReload, processLimits.
+// crc32c, wipe, randomFill, fileLock, fileAllocate, fileReload, processLimits, heapTrim.
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <napi.h>
 #include <string.h>
 #include <sys/file.h>
@@ -145,6 +146,13 @@ Napi::Value process_limits(const Napi::CallbackInfo& info) {
   return result;
 }
 
+Napi::Value heap_trim(const Napi::CallbackInfo& info) {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+  return info.Env().Undefined();
+}
+
 const Registrar registrar([](Napi::Env env, Napi::Object exports) {
   export_function(env, exports, "crc32c", crc32c_value);
   export_function(env, exports, "wipe", wipe_value);
@@ -153,6 +161,7 @@ const Registrar registrar([](Napi::Env env, Napi::Object exports) {
   export_function(env, exports, "fileAllocate", file_allocate);
   export_function(env, exports, "fileReload", file_reload);
   export_function(env, exports, "processLimits", process_limits);
+  export_function(env, exports, "heapTrim", heap_trim);
 });
 
 }  // namespace

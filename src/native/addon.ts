@@ -258,6 +258,8 @@ export interface Addon {
   /** Raises RLIMIT_NOFILE to its hard limit, RLIMIT_MEMLOCK likewise; returns the limits in force. To be called
    *  before the first key exists: memory that could not be locked then is not locked later. */
   processLimits(): { openFiles: number; lockedBytes: number };
+  /** Gives the kernel what malloc holds and nobody uses, which glibc keeps otherwise; some milliseconds. */
+  heapTrim(): void;
 }
 
 /** With SEALBD_TESTING=1, `SEALBD_ADDON` names another build of the addon: a sanitized one, or one elsewhere. */

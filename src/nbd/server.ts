@@ -3,6 +3,7 @@ import type { Clock, Timer } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
 import { HANDSHAKES_PER_TURN_MAX, STOP_DEADLINE_MS } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
+import { addon } from '../native/addon.js';
 import { ChunkPool, type ChunkPoolStats } from './chunk-pool.js';
 import { Connection } from './connection.js';
 import type { ConnectionHost, TlsUpgrade } from './connection-host.js';
@@ -71,6 +72,8 @@ export class NbdServer implements ConnectionHost {
   #nextId = 1;
   #sweep: Timer | undefined;
   #trimAt = 0;
+  /** Since malloc's memory was last trimmed, somebody has worked. */
+  #worked = false;
   #stopping: Promise<void> | undefined;
   #onEmpty: (() => void) | undefined;
   #wipeScheduled = false;
@@ -206,15 +209,24 @@ export class NbdServer implements ConnectionHost {
       works[connection.workSinceLast()] += 1;
       connection.tick(now);
     }
+    this.#worked ||= works.small + works.large > 0;
     // Large requests among themselves wait for each other anyway.
     this.#share = works.small > 0 && works.small + works.large > 1 ? this.#among : this.#alone;
     if (now >= this.#trimAt) {
       this.pool.trim();
+      this.#trimHeap(works.small + works.large === 0);
       this.#trimAt = now + TRIM_MS;
     }
     // What nobody uses now is given back by the second of two calls.
     const idle = this.#connections.size === 0 && this.pool.stats().bytes === 0;
     this.#sweep = idle ? undefined : this.#clock.setTimeout(() => this.#tick(), SWEEP_MS);
+  }
+
+  /** Once after each load, when nobody is there who would wait for it. */
+  #trimHeap(quiet: boolean): void {
+    if (!quiet || !this.#worked) return;
+    addon.heapTrim();
+    this.#worked = false;
   }
 
   async #stop(deadlineMs: number): Promise<void> {

@@ -1,3 +1,4 @@
+import type { Clock, Timer } from '../base/clock.js';
 import { ARENA_CHUNK_BYTES, SLOT_BYTES } from '../base/limits.js';
 import { Arena } from '../native/arena.js';
 
@@ -45,23 +46,37 @@ export class AppendBuffer {
   }
 }
 
+/** How often the memory of buffers that were not needed meanwhile is given back. */
+const TRIM_MS = 2000;
+
 /** A bounded set of buffers, made on demand and reused: memory that is touched for the first time is slow. */
 export class AppendBufferPool {
   readonly #max: number;
+  readonly #clock: Clock;
   readonly #idle: AppendBuffer[] = [];
   readonly #waiters: (() => void)[] = [];
   #made = 0;
+  /** Most buffers in use at once since the last trimming. */
+  #peak = 0;
+  #trimming: Timer | undefined;
 
-  constructor(max: number) {
+  constructor(max: number, clock: Clock) {
     this.#max = max;
+    this.#clock = clock;
   }
 
   take(): AppendBuffer | undefined {
-    const idle = this.#idle.pop();
-    if (idle !== undefined) return idle;
+    const buffer = this.#idle.pop() ?? this.#make();
+    this.#peak = Math.max(this.#peak, this.#used);
+    return buffer;
+  }
+
+  #make(): AppendBuffer | undefined {
     if (this.#made >= this.#max) return undefined;
+    const buffer = new AppendBuffer();
     this.#made++;
-    return new AppendBuffer();
+    this.#trimLater();
+    return buffer;
   }
 
   release(buffer: AppendBuffer): void {
@@ -72,6 +87,10 @@ export class AppendBufferPool {
   /** No buffer can be taken now, though there is more than one. */
   get atLast(): boolean {
     return this.#max > 1 && !this.#some;
+  }
+
+  get #used(): number {
+    return this.#made - this.#idle.length;
   }
 
   get #some(): boolean {
@@ -91,7 +110,24 @@ export class AppendBufferPool {
 
   /** Gives back the memory of idle buffers. */
   freeIdle(): void {
-    for (const buffer of this.#idle.splice(0)) {
+    this.#trimming?.cancel();
+    this.#trimming = undefined;
+    this.#keep(0);
+  }
+
+  #trimLater(): void {
+    this.#trimming ??= this.#clock.setTimeout(() => {
+      this.#trimming = undefined;
+      this.#keep(this.#peak);
+      this.#peak = this.#used;
+      if (this.#made > 0) this.#trimLater();
+    }, TRIM_MS);
+  }
+
+  #keep(buffers: number): void {
+    while (this.#made > buffers) {
+      const buffer = this.#idle.shift();
+      if (buffer === undefined) return;
       buffer.arena.free();
       this.#made--;
     }

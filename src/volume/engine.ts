@@ -189,10 +189,10 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
     onDamage: (segment, position, lba, reason) => damage.note(segment, position, lba, reason),
   });
   const onFailure = (error: unknown): void => head.fail(error);
-  const appendBuffers = new AppendBufferPool(tuning.appendBuffers);
+  const appendBuffers = new AppendBufferPool(tuning.appendBuffers, clock);
   const writer = writerContext(options, appendBuffers, tuning.poolSealBytes, onFailure);
   // Compaction has buffers of its own, so that it can't starve clients; it seals inline, one short run at a time.
-  const moveBuffers = new AppendBufferPool(MOVE_BUFFERS);
+  const moveBuffers = new AppendBufferPool(MOVE_BUFFERS, clock);
   const mover = writerContext(options, moveBuffers, Number.POSITIVE_INFINITY, onFailure);
   const onGrown = (segment: Segment): void => {
     table.changed.add(segment);

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { addon } from '../../src/native/addon.js';
+import { inChild } from '../support/native-child.js';
 import { SeededRandom, testSeed } from '../support/seeded-random.js';
 
 const SEED = testSeed('native system');
@@ -88,5 +89,27 @@ describe('small things', () => {
     expect(openFiles).toBeGreaterThanOrEqual(1024);
     expect(lockedBytes).toBeGreaterThan(0);
     expect(addon.processLimits()).toEqual({ openFiles, lockedBytes });
+  });
+
+  // The last allocation holds the end of malloc's heap, so that free alone gives nothing back.
+  test('heapTrim gives back what was freed within malloc’s heap', async () => {
+    const { code, stdout, stderr } = await inChild(`
+      require('node:v8').setFlagsFromString('--expose-gc');
+      const gc = require('node:vm').runInNewContext('gc');
+      let buffers = Array.from({ length: 1000 }, () => Buffer.allocUnsafeSlow(100_000).fill(1));
+      const last = buffers.at(-1);
+      buffers = undefined;
+      const freed = () => process.memoryUsage().arrayBuffers < 10_000_000;
+      const look = () => {
+        gc();
+        if (!freed()) return setTimeout(look, 10);
+        const before = process.memoryUsage.rss();
+        addon.heapTrim();
+        console.log(before - process.memoryUsage.rss(), last.length);
+      };
+      look();
+    `);
+    expect([code, stderr]).toEqual([0, '']);
+    expect(Number(stdout.split(' ')[0])).toBeGreaterThan(50_000_000);
   });
 });
