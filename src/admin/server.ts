@@ -151,6 +151,7 @@ function makeApp(
   if (token !== undefined) {
     const admission = new Admission();
     app.server.on('connection', (socket: Socket) => admission.enter(socket));
+    app.server.on('secureConnection', (socket: Socket) => admission.secure(socket));
     app.addHook('onRequest', async (request, reply) => {
       if (tokenMatches(request.headers.authorization, token)) {
         admission.prove(request.raw.socket);

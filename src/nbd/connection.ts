@@ -127,7 +127,7 @@ export class Connection implements SessionHost, NegotiationHost, NbdClient, Tran
 
   /** Leaves at once: it is still in the handshake, and somebody else begins one. */
   makeRoom(): void {
-    this.#drop('a newer connection of its address has its place');
+    this.#drop('a newer connection has its place');
   }
 
   tick(now: number): void {

@@ -1,11 +1,13 @@
 /**
  * The places that connections take: so many in all, and of these so many of one address, no more than half of them in the
- * handshake. An address that has its share may still begin a handshake, in place of the oldest one that it has under way: what
- * holds places without proving anything does not keep those from theirs who share its address.
+ * handshake. Who finds no place may still begin a handshake, in place of an older one: of its own address where that has its
+ * share, and where all places are taken, of the address that has the most handshakes under way. What holds places without
+ * proving anything does not keep others from theirs; connections that are served are never pushed out.
  *
  * Clients on a unix socket have no address. The mode of its file says who they are, and they share the whole.
  */
-import { LOOPBACK, networkOf } from './peer-address.js';
+import { LOOPBACK, networkOf } from '../base/peer-address.js';
+import { Unproven } from '../base/unproven.js';
 
 export interface PlaceLimits {
   readonly connections: number;
@@ -13,44 +15,36 @@ export interface PlaceLimits {
   readonly connectionsOfLoopback: number;
 }
 
-interface Share {
-  readonly address: string;
-  readonly connectionsMax: number;
-  readonly handshakesMax: number;
-  connections: number;
-  /** Oldest first. */
-  readonly handshakes: Set<Place>;
-}
-
 export class Place {
   /** For who has the place: called where somebody else is to have it. It must leave. */
   pushOut: () => void = () => undefined;
   readonly #places: Places;
-  readonly share: Share | undefined;
+  readonly address: string | undefined;
+  #left = false;
 
-  constructor(places: Places, share: Share | undefined) {
+  constructor(places: Places, address: string | undefined) {
     this.#places = places;
-    this.share = share;
-    if (share === undefined) return;
-    share.connections += 1;
-    share.handshakes.add(this);
+    this.address = address;
   }
 
   /** The handshake is over. */
   settle(): void {
-    this.share?.handshakes.delete(this);
+    this.#places.settled(this);
   }
 
+  /** As often as one likes. */
   leave(): void {
-    this.settle();
-    if (this.share !== undefined) this.share.connections -= 1;
+    if (this.#left) return;
+    this.#left = true;
     this.#places.left(this);
   }
 }
 
 export class Places {
   readonly #limits: PlaceLimits;
-  readonly #shares = new Map<string, Share>();
+  readonly #handshakes = new Unproven<Place>();
+  /** Of each address that has any. */
+  readonly #connections = new Map<string, number>();
   #taken = 0;
 
   constructor(limits: PlaceLimits) {
@@ -59,39 +53,49 @@ export class Places {
 
   /** Undefined where there is none for a client of this name. */
   take(peer: string): Place | undefined {
-    if (this.#taken >= this.#limits.connections) return undefined;
     const address = networkOf(peer);
-    const share = address === undefined ? undefined : this.#shareOf(address);
-    if (share !== undefined && isFull(share)) {
-      const [oldest] = share.handshakes;
+    if (address !== undefined && this.#hasItsShare(address)) {
+      const [oldest] = this.#handshakes.of(address);
       if (oldest === undefined) return undefined;
-      oldest.pushOut();
-      if (isFull(share)) throw new Error('who was pushed out did not leave');
-      // It may have been the last one of its address.
-      this.#shares.set(share.address, share);
+      this.#pushOut(oldest);
+    }
+    if (this.#taken >= this.#limits.connections) {
+      const victim = this.#handshakes.next();
+      if (victim === undefined) return undefined;
+      this.#pushOut(victim);
     }
     this.#taken += 1;
-    return new Place(this, share);
+    if (address !== undefined) this.#connections.set(address, (this.#connections.get(address) ?? 0) + 1);
+    const place = new Place(this, address);
+    this.#handshakes.add(address, place);
+    return place;
+  }
+
+  #pushOut(place: Place): void {
+    const taken = this.#taken;
+    place.pushOut();
+    if (this.#taken >= taken) throw new Error('who was pushed out did not leave');
+  }
+
+  #hasItsShare(address: string): boolean {
+    const { connectionsPerAddress, connectionsOfLoopback } = this.#limits;
+    const max = address === LOOPBACK ? connectionsOfLoopback : connectionsPerAddress;
+    const connections = this.#connections.get(address) ?? 0;
+    return connections >= max || this.#handshakes.of(address).size >= Math.ceil(max / 2);
   }
 
   /** For Place alone. */
-  left({ share }: Place): void {
+  settled(place: Place): void {
+    this.#handshakes.delete(place);
+  }
+
+  /** For Place alone. */
+  left(place: Place): void {
+    this.settled(place);
     this.#taken -= 1;
-    if (share?.connections === 0) this.#shares.delete(share.address);
+    if (place.address === undefined) return;
+    const connections = (this.#connections.get(place.address) ?? 0) - 1;
+    if (connections > 0) this.#connections.set(place.address, connections);
+    else this.#connections.delete(place.address);
   }
-
-  #shareOf(address: string): Share {
-    const known = this.#shares.get(address);
-    if (known !== undefined) return known;
-    const { connectionsPerAddress, connectionsOfLoopback } = this.#limits;
-    const connectionsMax = address === LOOPBACK ? connectionsOfLoopback : connectionsPerAddress;
-    const handshakesMax = Math.ceil(connectionsMax / 2);
-    const share = { address, connectionsMax, handshakesMax, connections: 0, handshakes: new Set<Place>() };
-    this.#shares.set(address, share);
-    return share;
-  }
-}
-
-function isFull({ connections, connectionsMax, handshakes, handshakesMax }: Share): boolean {
-  return connections >= connectionsMax || handshakes.size >= handshakesMax;
 }

@@ -1,22 +1,28 @@
 /** Who has no token can't keep out who has it. */
 import { request } from 'node:http';
 import { connect, type Socket } from 'node:net';
+import { request as secureRequest } from 'node:https';
+import { connect as connectTls } from 'node:tls';
+import { connect as connectTls } from 'node:tls';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { AdminBackend } from '../../src/admin/backend.js';
-import { type AdminListener, listenTcp } from '../../src/admin/server.js';
+import { type AdminListener, type AdminTls, listenTcp } from '../../src/admin/server.js';
 import { ADMIN_CONNECTIONS_MAX, ADMIN_UNPROVEN_MAX } from '../../src/base/limits.js';
 import { nullLogger } from '../../src/base/log.js';
+import { testCertificates } from '../support/certificates.js';
 
 const TOKEN = 'a-token-of-some-length';
 let listener: AdminListener;
 let port: number;
 const sockets: Socket[] = [];
 
-beforeEach(async () => {
+async function listen(tls?: AdminTls): Promise<void> {
   // No route is called, so nothing is asked of it.
-  listener = await listenTcp('127.0.0.1', 0, TOKEN, undefined, {} as AdminBackend, nullLogger);
+  listener = await listenTcp('127.0.0.1', 0, TOKEN, tls, {} as AdminBackend, nullLogger);
   port = Number(new URL(listener.address).port);
-});
+}
+
+beforeEach(() => listen());
 
 afterEach(async () => {
   for (const socket of sockets.splice(0)) socket.destroy();
@@ -65,4 +71,23 @@ it('a connection that showed it is not pushed out, and one with the wrong one is
   proven.write(get);
   await expect.poll(() => answers).toContain('404');
   expect(await ask('wrong')).toEqual({ status: 401, connection: 'close' });
+});
+
+it('connections that send nothing go before those that began, and these before those whose TLS stands', async () => {
+  await listener.close();
+  const { server, ca } = await testCertificates();
+  await listen({ context: { cert: server.cert, key: server.key }, verifyClients: false });
+  const began = await silent();
+  began.write(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00]));
+  const secured = connectTls({ port, host: '127.0.0.1', ca });
+  sockets.push(secured);
+  await new Promise((resolve) => secured.once('secureConnect', resolve));
+  for (let i = 0; i < 2 * ADMIN_CONNECTIONS_MAX; i++) await silent();
+  let answers = '';
+  secured.setEncoding('utf8').on('data', (text: string) => {
+    answers += text;
+  });
+  secured.write(`GET /nothing HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${TOKEN}\r\n\r\n`);
+  await expect.poll(() => answers).toContain('404');
+  expect(began.closed).toBe(false);
 });

@@ -1,7 +1,7 @@
 /** What stands for one client among connections. */
 import { describe, expect, it } from 'vitest';
+import { addressOf, LOOPBACK, networkOf } from '../../src/base/peer-address.js';
 import { DEFAULT_NBD_LIMITS, placeLimits } from '../../src/nbd/nbd-limits.js';
-import { addressOf, LOOPBACK, networkOf } from '../../src/nbd/peer-address.js';
 
 describe('the address of a peer', () => {
   it('is that of IPv4 where the socket speaks IPv6, and none for a unix socket', () => {
