@@ -17,7 +17,7 @@ import { createWhole } from '../store/whole-file.js';
 import { writeMapFile } from '../volume/map-file/writer.js';
 import type { PinnedVolume } from '../volume/pin.js';
 import type { BackupDirectory } from './backup-directory.js';
-import { assertDeksFit, assertMayGrow, type ChainLimits } from './chain-limits.js';
+import { assertMayGrow, assertRestorable, type ChainLimits } from './chain-limits.js';
 import { type ChainSegment, chainRuns, chainSegments, mapIdentity } from './chain-map.js';
 import { ChainIndexes, changes } from './changes.js';
 import { claimDirectory, clearDirectory, finishDirectory, nameManifest } from './claim.js';
@@ -82,7 +82,7 @@ export interface CreatedBackup {
  */
 export async function createBackup(options: CreateOptions): Promise<CreatedBackup> {
   const before = await options.facts();
-  assertRestorable(options, before);
+  assertPossible(options, before);
   const marker = await claimDirectory(options.to);
   try {
     const created = await fillOrClear(options, before);
@@ -94,13 +94,14 @@ export async function createBackup(options: CreateOptions): Promise<CreatedBacku
   }
 }
 
-function assertRestorable({ base, source, limits }: CreateOptions, facts: VolumeFacts): void {
+function assertPossible({ base, source, limits }: CreateOptions, facts: VolumeFacts): void {
   if (base !== undefined) {
     assertBase(base, facts, source);
     assertMayGrow(base.chain, limits);
   }
-  const deks = source.segments().map((segment) => segment.dekId);
-  assertDeksFit(base?.chain ?? [], [facts.dekId, ...deks], limits);
+  const needed = new Set([facts.dekId, ...source.segments().map((segment) => segment.dekId)]);
+  const deks = facts.deks.filter((dek) => needed.has(dek.id));
+  assertRestorable(base?.chain ?? [], facts, deks, limits);
 }
 
 async function fillOrClear(options: CreateOptions, before: VolumeFacts): Promise<CreatedBackup> {
@@ -138,12 +139,15 @@ async function fill(options: CreateOptions, before: VolumeFacts): Promise<Create
   const { dekId, suite, plain, uuid, origins } = before;
   const { sizeBytes, sequence, mappedBlocks, createdAtMs: createdAt } = source;
   const { name, deks } = await options.facts();
+  const ids = new Set([dekId, ...entries.map((entry) => entry.dekId)]);
+  const wrapped = neededDeks(ids, dekId, [before.deks, deks]);
+  assertRestorable(base?.chain ?? [], before, wrapped, options.limits); // The wraps may be other ones by now.
   const manifest: Manifest = {
     ...{ suite, plain, dekId, uuid, origins, backupUuid, createdAt, name },
     ...{ sizeBytes, sequence, mappedBlocks, slots, segments: entries.length, nextIndex: indexes.next },
     index: { bytes: index.length, sha256: sha256(index) },
     map: { ...map, salt },
-    deks: neededDeks(new Set([dekId, ...entries.map((entry) => entry.dekId)]), dekId, [before.deks, deks]),
+    deks: wrapped,
     base: base === undefined ? undefined : baseRef(base),
   };
   await options.ledger?.complete(manifest);

@@ -17,6 +17,7 @@ import { formatUuid, type RandomSource } from '../base/random.js';
 import { formatSize } from '../base/units.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
+import { RESTORE_LIMITS, whyNotInherited } from '../keys/inheritance.js';
 import {
   type RestoredHeader,
   type RestoredHeaderOptions,
@@ -87,6 +88,9 @@ export class Restores {
     const deks = chainDeks(chain);
     if (manifest.suite === SUITE_NONE && request.plaintext !== true) throw plaintextUnasked(path);
     this.#assertAllowed(name, { ...manifest, deks });
+    const problem = whyNotInherited(manifest, deks, RESTORE_LIMITS);
+    if (problem !== undefined)
+      throw new SealbdError('CONFLICT', `${path} can not be restored, since ${problem}`);
     const keys = await openChainKeys(chain, providers);
     try {
       await this.#assertRoom(manifest);
@@ -132,7 +136,10 @@ export class Restores {
     return result;
   }
 
-  /** A volume of its own that begins as the snapshot is. Files are shared where the file system can. */
+  /**
+   * A volume of its own that begins as the snapshot is. Files are shared where the file system can. CONFLICT, and nothing is begun,
+   * where its superblock can't hold all that it would take over.
+   */
   async clone(name: string, snapshot: string, newName: string, by: Actor): Promise<JobInfo> {
     const { volumes, jobs } = this.#options;
     const volume = volumes.get(name);
@@ -147,6 +154,13 @@ export class Restores {
           await pin.release();
         }
       };
+      const { from, deks } = await this.#inheritedOf(name, pin);
+      const problem = whyNotInherited(from, deks);
+      if (problem !== undefined)
+        throw new SealbdError(
+          'CONFLICT',
+          `"${name}" can not be cloned, since ${problem}: re-encrypt it first`,
+        );
       return jobs.start('clone', newName, work, { source: name });
     } catch (error) {
       await pin.release();

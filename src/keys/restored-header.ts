@@ -7,7 +7,7 @@ import type { Suite } from '../base/ciphers.js';
 import type { Clock } from '../base/clock.js';
 import { SealbdError } from '../base/errors.js';
 import { forEachLimited } from '../base/limited.js';
-import { DEKS_ASKED_AT_ONCE, DEKS_PER_VOLUME_MAX } from '../base/limits.js';
+import { DEKS_ASKED_AT_ONCE } from '../base/limits.js';
 import { type RandomSource, randomUuid } from '../base/random.js';
 import { KmsError } from '../kms/provider.js';
 import type { KeyProviders } from '../kms/registry.js';
@@ -16,6 +16,7 @@ import type { Store } from '../store/store.js';
 import { DekRing, withKeys } from './dek-ring.js';
 import { writeHeaderCopies } from './header-copies.js';
 import { openRecorded } from './header-unwrap.js';
+import { RESTORE_LIMITS, whyNotInherited } from './inheritance.js';
 import { ask } from './key-answer.js';
 import { descend, type Lineage } from './origins.js';
 import { checkValueOf, type DekRecord, encodeSuperblock, type Superblock } from './superblock.js';
@@ -44,11 +45,12 @@ export interface RestoredHeader {
   release(): void;
 }
 
-/** CONFLICT where a URI names another key than the one that wraps a DEK now; KmsError where a key can't be used. */
+/** CONFLICT where a superblock can't hold it all, or a URI names another key than the one that wraps a DEK now; KmsError where a key can't be used. */
 export async function writeRestoredHeader(options: RestoredHeaderOptions): Promise<RestoredHeader> {
   const { store, suite, sizeBytes, clock, from, deks } = options;
-  if (deks.length >= DEKS_PER_VOLUME_MAX)
-    throw new SealbdError('CONFLICT', `${deks.length} DEKs, and a volume has ${DEKS_PER_VOLUME_MAX} at most`);
+  const problem = whyNotInherited(from, deks, RESTORE_LIMITS);
+  if (problem !== undefined)
+    throw new SealbdError('CONFLICT', `the volume can not be made, since ${problem}`);
   const uuid = randomUuid(options.random);
   const createdAt = clock.now();
   const lastDek = Math.max(0, ...deks.map((dek) => dek.id));

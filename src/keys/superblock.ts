@@ -8,6 +8,7 @@
  */
 import { ByteReader, ByteWriter } from '../base/bytes.js';
 import type { Suite } from '../base/ciphers.js';
+import { SealbdError } from '../base/errors.js';
 import { BLOCK_BYTES, DEKS_PER_VOLUME_MAX, SUPERBLOCK_BYTES_MAX, VOLUME_BYTES_MAX } from '../base/limits.js';
 import { addon, type KeyHandle, SUITE_GCM, SUITE_NONE } from '../native/addon.js';
 import { type DekRecord, type DekState, decodeRecord, encodeRecord } from './dek-record.js';
@@ -73,6 +74,7 @@ function authenticators({ activeDek, deks }: Superblock): number[] {
   return pending === undefined ? [activeDek] : [activeDek, pending.id];
 }
 
+/** CONFLICT where it would be too long. */
 export function encodeSuperblock(superblock: Superblock, keyOf: DekKey): Buffer {
   assertConsistent(superblock, (problem) => new RangeError(`superblock: ${problem}`));
   const records = superblock.deks.map(encodeRecord);
@@ -80,7 +82,14 @@ export function encodeSuperblock(superblock: Superblock, keyOf: DekKey): Buffer 
   const bodyBytes = records.reduce((sum, record) => sum + record.length, origins.length);
   const version = origins.length === 0 ? VERSIONS.plain : VERSIONS.withOrigins;
   const keys = authenticators(superblock);
-  const bytes = Buffer.alloc(HEAD_BYTES + bodyBytes + CRC_BYTES + MAC_BYTES * keys.length);
+  const length = HEAD_BYTES + bodyBytes + CRC_BYTES + MAC_BYTES * keys.length;
+  // What can't be read back must not lie on the disk.
+  if (length > SUPERBLOCK_BYTES_MAX)
+    throw new SealbdError(
+      'CONFLICT',
+      `the superblock would have ${length} bytes with its ${records.length} wrapped DEKs, and has ${SUPERBLOCK_BYTES_MAX} at most`,
+    );
+  const bytes = Buffer.alloc(length);
   const writer = new ByteWriter(bytes);
   const { rewriting, plain, sizeInRoot } = superblock;
   const flags =
