@@ -65,7 +65,7 @@ export const backUpVolumeSchema = z.strictObject({
 export const restoreVolumeSchema = z.strictObject({
   path: z.string(),
   salvage: z.boolean().default(false),
-  /** Allows a backup that says that its volume was `none`, which anybody can make. */
+  /** Allows a backup that says that its volume was `none`, which anybody can make, or was not all encrypted yet. */
   plaintext: z.boolean().default(false),
 });
 /** Either the path of a backup, or those that were dropped from the list of known ones. */

@@ -50,7 +50,10 @@ export function addBackupCommands(program: Command): void {
       '--salvage',
       'restore what authenticates; list what is lost, which reads as an error from then on',
     )
-    .option('--plaintext', 'restore a backup of a volume with the cipher none, which proves nothing')
+    .option(
+      '--plaintext',
+      'restore what is in plaintext too, of the cipher none or not all encrypted yet: it proves nothing',
+    )
     .option(...DETACH)
     .option(...JSON_OPTION)
     .action(restore);

@@ -5,7 +5,6 @@ import type { JobInfo, VerifyResult } from '../admin/schemas.js';
 import { type BackupDirectory, openChain } from '../backup/backup-directory.js';
 import { type ChainKeys, chainDeks, openChainKeys } from '../backup/chain-keys.js';
 import { cloneSnapshot } from '../backup/clone.js';
-import type { Manifest } from '../backup/manifest.js';
 import { restoreChain } from '../backup/restore.js';
 import { onAbort } from '../base/abort.js';
 import { suiteName } from '../base/ciphers.js';
@@ -59,7 +58,7 @@ export interface RestoresOptions {
 export interface RestoreRequest {
   readonly path: string;
   readonly salvage: boolean;
-  /** Takes a backup of a `none` volume too. */
+  /** Takes a backup of a `none` volume too, and one in which some of it is in plaintext yet. */
   readonly plaintext?: boolean | undefined;
 }
 
@@ -86,14 +85,17 @@ export class Restores {
     const chain = await openChain(path, (at) => this.#options.backupFiles.at(at));
     const { manifest } = chain[chain.length - 1];
     const deks = chainDeks(chain);
-    if (manifest.suite === SUITE_NONE && request.plaintext !== true) throw plaintextUnasked(path);
+    if (request.plaintext !== true) {
+      if (manifest.suite === SUITE_NONE) throw plaintextUnasked(path);
+      if (chain.some(({ manifest: one }) => one.plain)) throw plainUnasked(path);
+    }
     this.#assertAllowed(name, { ...manifest, deks });
     const problem = whyNotInherited(manifest, deks, RESTORE_LIMITS);
     if (problem !== undefined)
       throw new SealbdError('CONFLICT', `${path} can not be restored, since ${problem}`);
     const keys = await openChainKeys(chain, providers);
     try {
-      await this.#assertRoom(manifest);
+      await this.#assertRoom(manifest.mappedBlocks, manifest.sizeBytes);
       return jobs.start('restore', name, (control) => {
         const held = { ...keys, deks, uuid: manifest.uuid };
         return jobKeys.during(`restore ${name}`, control, held, (guarded) => {
@@ -138,7 +140,7 @@ export class Restores {
 
   /**
    * A volume of its own that begins as the snapshot is. Files are shared where the file system can. CONFLICT, and nothing is begun,
-   * where its superblock can't hold all that it would take over.
+   * where its superblock can't hold all that it would take over; ENOSPC where there is no room for what can't be shared.
    */
   async clone(name: string, snapshot: string, newName: string, by: Actor): Promise<JobInfo> {
     const { volumes, jobs } = this.#options;
@@ -161,6 +163,10 @@ export class Restores {
           'CONFLICT',
           `"${name}" can not be cloned, since ${problem}: re-encrypt it first`,
         );
+      // Sealed segments are linked, where the file system can: they take nothing.
+      const copied = pin.segments().filter(({ sealed }) => !sealed);
+      const blocks = copied.reduce((sum, { slots }) => sum + slots, 0);
+      await this.#assertRoom(blocks, pin.sizeBytes);
       return jobs.start('clone', newName, work, { source: name });
     } catch (error) {
       await pin.release();
@@ -277,11 +283,11 @@ export class Restores {
   }
 
   /** Without its reserve the volume would open, and fail on the first full disk. */
-  async #assertRoom({ mappedBlocks, sizeBytes }: Manifest): Promise<void> {
+  async #assertRoom(blocks: number, sizeBytes: number): Promise<void> {
     const { files, reserveBytes } = this.#options;
     const { bavail, bsize } = await statfs(files.pathOf('.'));
     const reserve = reserveBytes(sizeBytes);
-    const [needed, free] = [mappedBlocks * SLOT_BYTES + reserve, bavail * bsize];
+    const [needed, free] = [blocks * SLOT_BYTES + reserve, bavail * bsize];
     if (needed <= free) return;
     const takes = `it takes ${formatSize(needed)}, ${formatSize(reserve)} of them kept in reserve`;
     throw new SealbdError('ENOSPC', `${takes}, and ${formatSize(free)} are free`);
@@ -308,6 +314,14 @@ export class Restores {
 function plaintextUnasked(path: string): SealbdError {
   const why = `${path} says that its volume had the cipher none, and anybody can make such a backup`;
   return new SealbdError('CONFLICT', `${why}: where that is what it should be, --plaintext restores it`);
+}
+
+function plainUnasked(path: string): SealbdError {
+  const why = `${path} was made before all of its volume was encrypted: what is in plaintext proves nothing`;
+  return new SealbdError(
+    'CONFLICT',
+    `${why}, and is on this disk until it is rewritten; --plaintext restores it`,
+  );
 }
 
 function protectionOf(superblock: Superblock): NonNullable<VerifyResult['restored']> {

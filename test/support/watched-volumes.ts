@@ -54,6 +54,7 @@ export interface Watched {
   readonly restores: Copies['restores'];
   readonly forgetting: Copies['forgetting'];
   readonly backupFiles: BackupFiles;
+  readonly providers: KeyProviders;
   audit(): Promise<(VolumeEvent & { time: string })[]>;
   close(): Promise<void>;
 }
@@ -142,7 +143,7 @@ export class WatchedDirectory {
       await audit.close();
     };
     return {
-      ...{ volumes, rotations, watchdog, jobs, files, backupFiles, close },
+      ...{ volumes, rotations, watchdog, jobs, files, backupFiles, providers, close },
       snapshots: new SnapshotOperations({
         ...{ volumes, jobs, log: nullLogger },
         record: (event) => observer.record(event),

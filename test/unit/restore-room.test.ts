@@ -1,4 +1,4 @@
-/** A restore asks first for the room that a new volume must have: its blocks, and what it keeps for a full disk. */
+/** A restore asks first, and a clone, for the room that a new volume must have: its blocks, and what it keeps for a full disk. */
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it, vi } from 'vitest';
@@ -32,5 +32,26 @@ it('a restore is refused where there is room for the blocks, and none for the re
   expect(watched.volumes.find('w')).toBeUndefined();
   free.bytes = needed;
   expect(await ended(watched, await restore())).toMatchObject({ state: 'done', error: null });
+  await watched.close();
+});
+
+it('a clone is refused where there is no room for its reserve and what it can not share', async () => {
+  const { directory, watched } = await scene();
+  await watched.snapshots.create('v', 's', STARTUP);
+  const volume = join(directory.path, 'volumes', 'v');
+  const reserve = readdirSync(volume)
+    .filter((name) => /^reserve-(map-)?[0-9]+$/.test(name))
+    .reduce((sum, name) => sum + statSync(join(volume, name)).size, 0);
+  const clone = () => watched.restores.clone('v', 's', 'w', STARTUP);
+  const jobs = watched.jobs.list().length;
+  free.bytes = reserve - 1;
+  await expect(clone()).rejects.toMatchObject({
+    code: 'ENOSPC',
+    message: expect.stringContaining('in reserve'),
+  });
+  expect(watched.jobs.list()).toHaveLength(jobs);
+  expect(watched.volumes.find('w')).toBeUndefined();
+  free.bytes = reserve + 20 * SLOT_BYTES;
+  expect(await ended(watched, await clone())).toMatchObject({ state: 'done', error: null });
   await watched.close();
 });
