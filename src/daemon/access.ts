@@ -5,8 +5,8 @@
  */
 import { BlockList, isIP, isIPv4 } from 'node:net';
 import { NAME_PATTERN } from '../base/limits.js';
-import type { NbdClient } from '../nbd/exports.js';
 import { addressOf } from '../base/peer-address.js';
+import type { NbdClient } from '../nbd/exports.js';
 import type { PeerIdentity } from '../nbd/peer-identity.js';
 import { parseExportName } from './exports.js';
 

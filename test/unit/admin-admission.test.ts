@@ -1,14 +1,13 @@
 /** Who has no token can't keep out who has it. */
 import { request } from 'node:http';
 import { connect, type Socket } from 'node:net';
-import { request as secureRequest } from 'node:https';
-import { connect as connectTls } from 'node:tls';
-import { connect as connectTls } from 'node:tls';
+import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { AdminBackend } from '../../src/admin/backend.js';
 import { type AdminListener, type AdminTls, listenTcp } from '../../src/admin/server.js';
 import { ADMIN_CONNECTIONS_MAX, ADMIN_UNPROVEN_MAX } from '../../src/base/limits.js';
 import { nullLogger } from '../../src/base/log.js';
+import { secureContextOptions } from '../../src/nbd/tls-server.js';
 import { testCertificates } from '../support/certificates.js';
 
 const TOKEN = 'a-token-of-some-length';
@@ -90,4 +89,33 @@ it('connections that send nothing go before those that began, and these before t
   secured.write(`GET /nothing HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${TOKEN}\r\n\r\n`);
   await expect.poll(() => answers).toContain('404');
   expect(began.closed).toBe(false);
+});
+
+/** What the handshake ends with. */
+function agreed(options: ConnectionOptions): Promise<string> {
+  const socket = connectTls({ port, host: '127.0.0.1', rejectUnauthorized: false, ...options });
+  sockets.push(socket);
+  return new Promise((resolve) => {
+    socket.once('secureConnect', () => resolve(socket.getCipher().name));
+    socket.once('error', ({ message }) => resolve(message));
+  });
+}
+
+it('agrees on X25519, P-256 and P-384, and on no group in a finite field', async () => {
+  await listener.close();
+  const { server, ca } = await testCertificates();
+  const credentials = { ...server, ca, crl: undefined, verifyClients: false };
+  const context = secureContextOptions({ kind: 'certificates', ...credentials }, 'TLSv1.2');
+  await listen({ context, verifyClients: false });
+  const tls13 = { minVersion: 'TLSv1.3' } as const;
+  for (const ecdhCurve of ['X25519', 'prime256v1', 'secp384r1'])
+    expect(await agreed({ ...tls13, ecdhCurve }), ecdhCurve).toMatch(/^TLS_/);
+  // In 1.2 the certificate has to be of a curve that the client names.
+  expect(await agreed({ ecdhCurve: 'prime256v1', maxVersion: 'TLSv1.2' })).toMatch(/^ECDHE-/);
+  for (const ecdhCurve of ['ffdhe2048', 'ffdhe3072', 'ffdhe8192', 'secp521r1'])
+    expect(await agreed({ ...tls13, ecdhCurve }), ecdhCurve).toMatch(/handshake failure/);
+  for (const ciphers of ['DHE', 'DHE-RSA-AES256-GCM-SHA384', 'ADH', 'AES256-GCM-SHA384']) {
+    const dhe = { ciphers: `${ciphers}:@SECLEVEL=0`, maxVersion: 'TLSv1.2' } as const;
+    expect(await agreed(dhe), ciphers).toMatch(/handshake failure/);
+  }
 });

@@ -60,7 +60,7 @@ describe('places', () => {
     expect(gone).toEqual(Array.from({ length: 100 }, (_, i) => `192.0.2.${i % 8}:${i}`));
   });
 
-  it('of who is served are nobody else\'s, and a newcomer is refused where all are', () => {
+  it("of who is served are nobody else's, and a newcomer is refused where all are", () => {
     const { take, gone } = room(4, 4);
     const first = take('192.0.2.1:1');
     for (const place of [first, take('192.0.2.1:2'), take('192.0.2.2:3')]) place?.settle();
@@ -75,7 +75,7 @@ describe('places', () => {
     expect(gone).toEqual(['192.0.2.3:4', '198.51.100.1:5']);
   });
 
-  it('of an address that has its share go to nobody else\'s cost', () => {
+  it("of an address that has its share go to nobody else's cost", () => {
     const { take, gone } = room(8, 4);
     for (let i = 0; i < 5; i++) expect(take(`192.0.2.1:${i}`)).toBeDefined();
     expect(gone).toEqual(['192.0.2.1:0', '192.0.2.1:1', '192.0.2.1:2']);
