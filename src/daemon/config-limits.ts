@@ -57,6 +57,10 @@ export interface LimitRow {
   readonly setting: string | undefined;
 }
 
+function fraction(share: number): string {
+  return `1/${1 / share}`;
+}
+
 /** Of a daemon with these settings. */
 export function limitRows(nbd: NbdLimits, mapBytesMax: number): LimitRow[] {
   const row = (limit: string, value: string, setting?: string): LimitRow => ({ limit, value, setting });
@@ -70,11 +74,15 @@ export function limitRows(nbd: NbdLimits, mapBytesMax: number): LimitRow[] {
     row('handshake, TLS included', formatDuration(nbd.handshakeMs), 'limits.handshake_timeout'),
     row('options of one handshake', String(bounds.OPTIONS_PER_HANDSHAKE_MAX)),
     row('lists of one handshake', String(bounds.LISTS_PER_HANDSHAKE_MAX)),
+    row('exports of a LIST in one turn', String(bounds.LIST_ENTRIES_PER_TURN_MAX)),
+    row('handshakes gone on with in one turn', String(bounds.HANDSHAKES_PER_TURN_MAX)),
     row('data of one option', formatSize(bounds.OPTION_BYTES_MAX)),
     row('an export name or query', formatSize(bounds.EXPORT_NAME_BYTES_MAX)),
     row('queries of one option', String(bounds.META_CONTEXTS_PER_OPTION_MAX)),
     row('a READ or WRITE', formatSize(bounds.REQUEST_BYTES_MAX)),
     row('extents of one reply', String(bounds.EXTENTS_PER_REPLY_MAX)),
+    row('steps for BLOCK_STATUS in one turn', String(bounds.EXTENT_STEPS_PER_TURN_MAX)),
+    row('payload of a refused WRITE read over', formatSize(bounds.PAYLOAD_DRAIN_BYTES_MAX)),
     row('requests in flight, a connection', String(nbd.requestsInFlight), 'limits.requests_in_flight'),
     row('bytes in flight, a connection', formatSize(nbd.bytesInFlight), 'limits.bytes_in_flight'),
     row(
@@ -86,6 +94,11 @@ export function limitRows(nbd: NbdLimits, mapBytesMax: number): LimitRow[] {
       formatSize(nbd.bytesInFlightTotal),
       'limits.bytes_in_flight_total',
     ),
+    row('of that for who wants one chunk alone', fraction(bounds.ONE_CHUNK_SHARE)),
+    row('of that for TLS and options', fraction(bounds.LENT_SHARE_MAX)),
+    row('replies unsent, a connection', formatSize(bounds.REPLY_BYTES_UNSENT_MAX)),
+    row('the same while others are at work', formatSize(bounds.SHARED_REPLY_BYTES_UNSENT_MAX)),
+    row('bytes in one turn while others are at work', formatSize(bounds.SHARED_BYTES_PER_TURN)),
     row('bytes within TLS, a connection and way', formatSize(bounds.TLS_BYTES_MAX)),
     row('the same while memory is short', formatSize(bounds.TLS_BYTES_SHORT_MAX)),
     row('replies not taken, or not at the rate', formatDuration(nbd.sendStallMs), 'limits.send_stall'),
@@ -111,6 +124,10 @@ export function limitRows(nbd: NbdLimits, mapBytesMax: number): LimitRow[] {
     row('time to show the token', formatDuration(bounds.ADMIN_TOKEN_TIMEOUT_MS)),
     row('an admin request', formatSize(bounds.ADMIN_BODY_BYTES_MAX)),
     row('time for an admin request', formatDuration(bounds.ADMIN_REQUEST_TIMEOUT_MS)),
+    row(
+      'lines of one kind in the log',
+      `${bounds.LOG_LINES_PER_KIND_MAX} in ${formatDuration(bounds.LOG_SPAN_MS)}`,
+    ),
     row('jobs at once', String(bounds.JOBS_RUNNING_MAX)),
     row('a stop, an export', formatDuration(bounds.STOP_DEADLINE_MS)),
     row('a stop, the daemon', formatDuration(bounds.SHUTDOWN_DEADLINE_MS)),

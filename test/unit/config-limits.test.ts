@@ -48,4 +48,20 @@ describe('[limits]', () => {
     for (const key of Object.keys(limitsSchema.shape)) expect(shown.has(`limits.${key}`), key).toBe(true);
     expect(rows.every(({ value }) => !/NaN|undefined/.test(value))).toBe(true);
   });
+
+  it('of turns and of shares of memory are among them', () => {
+    const shown = new Map(limitRows(DEFAULT_NBD_LIMITS, 2 ** 30).map(({ limit, value }) => [limit, value]));
+    const expected = {
+      'exports of a LIST in one turn': '32',
+      'handshakes gone on with in one turn': '8',
+      'steps for BLOCK_STATUS in one turn': '16384',
+      'payload of a refused WRITE read over': '64M',
+      'of that for who wants one chunk alone': '1/16',
+      'of that for TLS and options': '1/4',
+      'replies unsent, a connection': '4M',
+      'bytes in one turn while others are at work': '256K',
+      'lines of one kind in the log': '20 in 10s',
+    };
+    expect(Object.fromEntries(shown)).toMatchObject(expected);
+  });
 });
