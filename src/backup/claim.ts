@@ -1,6 +1,4 @@
 /** A directory that is to take a backup: made ready, finished, or cleared again (docs/FORMAT.md, "Backup"). */
-import { type BigIntStats, fstat } from 'node:fs';
-import { promisify } from 'node:util';
 import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import { addon } from '../native/addon.js';
 import type { Store, StoreFile } from '../store/store.js';
@@ -73,14 +71,12 @@ async function isPresentMarker(store: Store, marker: StoreFile): Promise<boolean
     throw error;
   }
   try {
-    const [one, other] = [await statOf(marker.fd), await statOf(present.fd)];
+    const [one, other] = [await marker.identity(), await present.identity()];
     return one.dev === other.dev && one.ino === other.ino;
   } finally {
     await present.close();
   }
 }
-
-const statOf = (fd: number): Promise<BigIntStats> => promisify(fstat)(fd, { bigint: true });
 
 async function removeFiles(store: Store): Promise<void> {
   for (const name of await store.list()) if (isOwnName(name) && name !== INCOMPLETE) await store.remove(name);

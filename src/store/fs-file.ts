@@ -4,7 +4,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SealbdError } from '../base/errors.js';
 import { addon } from '../native/addon.js';
-import type { StoreFile } from './store.js';
+import type { FileIdentity, StoreFile } from './store.js';
 
 /**
  * Who could write to the disk may have left links that lead out of the directory, and pipes: the former are never followed,
@@ -55,6 +55,11 @@ export class FsFile implements StoreFile {
 
   async links(): Promise<number> {
     return (await this.#handle.stat()).nlink;
+  }
+
+  async identity(): Promise<FileIdentity> {
+    const { dev, ino } = await this.#handle.stat({ bigint: true });
+    return { dev, ino };
   }
 
   close(): Promise<void> {

@@ -1,6 +1,6 @@
 /** A store whose operations pass a gate, each of them, so that they hold few threads of Node's pool however long they take. */
 import type { Turns } from '../base/gate.js';
-import type { Store, StoreFile } from './store.js';
+import type { FileIdentity, Store, StoreFile } from './store.js';
 
 export class GatedStore implements Store {
   readonly path: string;
@@ -93,6 +93,10 @@ class GatedFile implements StoreFile {
 
   links(): Promise<number> {
     return this.#gate.run(() => this.#file.links());
+  }
+
+  identity(): Promise<FileIdentity> {
+    return this.#gate.run(() => this.#file.identity());
   }
 
   close(): Promise<void> {

@@ -22,6 +22,12 @@ export interface Store {
   open(name: string, access: 'read' | 'write'): Promise<StoreFile>;
 }
 
+/** Device and inode. */
+export interface FileIdentity {
+  readonly dev: bigint;
+  readonly ino: bigint;
+}
+
 export interface StoreFile {
   readonly name: string;
   /** Descriptor for the addon's read path; reads through it see everything written. */
@@ -41,5 +47,7 @@ export interface StoreFile {
   size(): Promise<number>;
   /** How many names it has. One that another volume shares has more than one, and must not be changed. */
   links(): Promise<number>;
+  /** Tells it from every other file that is open. */
+  identity(): Promise<FileIdentity>;
   close(): Promise<void>;
 }

@@ -88,6 +88,7 @@ export class HookedStore implements Store {
       truncate: (sizeBytes) => file.truncate(sizeBytes),
       size: () => file.size(),
       links: () => file.links(),
+      identity: () => file.identity(),
       close: () => file.close(),
     };
   }

@@ -246,6 +246,10 @@ class LossyFile implements StoreFile {
     return this.#file.links();
   }
 
+  identity(): ReturnType<StoreFile['identity']> {
+    return this.#file.identity();
+  }
+
   close(): Promise<void> {
     return this.#file.close();
   }

@@ -74,6 +74,7 @@ export class StepStore implements Store {
       truncate: (sizeBytes) => file.truncate(sizeBytes),
       size: () => file.size(),
       links: () => file.links(),
+      identity: () => file.identity(),
       close: () => file.close(),
     };
   }

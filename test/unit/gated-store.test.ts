@@ -60,3 +60,26 @@ it('gives the place of what failed to the next one', async () => {
   await expect(failing).rejects.toThrow('gone');
   await (await next).close();
 });
+
+it('asks which file it is in its turn, too: what hangs holds no other thread', async () => {
+  const { hooked, store } = await gated(1);
+  const [one, same] = [await store.create('a', 0), await store.open('a', 'read')];
+  const other = await store.create('b', 0);
+  let end = (): void => undefined;
+  hooked.onCreate = () =>
+    new Promise((resolve) => {
+      end = resolve;
+    });
+  const hanging = store.create('c', 0);
+  let told = false;
+  const identity = one.identity().then((found) => {
+    told = true;
+    return found;
+  });
+  for (let i = 0; i < 20; i++) await turn();
+  expect(told).toBe(false);
+  end();
+  expect(await same.identity()).toEqual(await identity);
+  expect(await other.identity()).not.toEqual(await identity);
+  for (const file of [one, same, other, await hanging]) await file.close();
+});

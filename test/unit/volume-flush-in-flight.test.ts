@@ -37,6 +37,7 @@ it('a write in flight while a sync starts is covered by the next flush', async (
     truncate: (s) => f.truncate(s),
     size: () => f.size(),
     links: () => f.links(),
+    identity: () => f.identity(),
     close: () => f.close(),
   });
   const harness = await VolumeHarness.create({
