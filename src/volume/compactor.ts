@@ -4,7 +4,7 @@ import { forEachLimited } from '../base/limited.js';
 import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SLOT_BYTES, SYNCS_AT_ONCE_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
-import { addon, type KeyHandle, RUN_OK } from '../native/addon.js';
+import { type KeyHandle, RUN_OK } from '../native/addon.js';
 import { Arena } from '../native/arena.js';
 import { BUFFER_SLOTS } from '../segment/append-buffer.js';
 import { readSlotMeta, SEGMENT_KIND_MOVED, SLOT_KIND_DATA, slotOffset } from '../segment/format.js';
@@ -74,6 +74,17 @@ interface LiveSlot {
   readonly at: number;
 }
 
+/** A segment that is being emptied, and memory for a part of it: as it is stored, and opened. */
+interface Work {
+  readonly victim: Segment;
+  readonly file: StoreFile;
+  /** What its index says of each slot; undefined where that can't be read. */
+  readonly lbas: Float64Array | undefined;
+  readonly claim: ReserveClaim;
+  readonly source: Arena;
+  readonly plain: Arena;
+}
+
 /**
  * Copies the live slots of mostly dead segments into new segments, under new salts, with their sequences, so that the
  * old files can go. A moved slot counts only through a checkpoint: until one names it, the source stays (a crash finds
@@ -81,8 +92,6 @@ interface LiveSlot {
  */
 export class Compactor {
   readonly #options: CompactorOptions;
-  readonly #source = new Arena(ARENA_CHUNK_BYTES);
-  readonly #plain = new Arena(ARENA_CHUNK_BYTES);
   /** Segments with slots that don't authenticate: they stay, so that the loss stays visible as EIO. */
   readonly #damaged = new Set<Segment>();
   readonly #dirty = new Set<SegmentWriter>();
@@ -233,13 +242,15 @@ export class Compactor {
     const { handles, deks } = this.#options;
     victim.pins++;
     this.#victim = victim;
+    const [source, plain] = [new Arena(ARENA_CHUNK_BYTES), new Arena(ARENA_CHUNK_BYTES)];
     try {
       const file = await handles.file(victim);
       const lbas = await readIndexLbas(victim, file, deks);
+      const work = { victim, file, lbas, claim, source, plain };
       for (let from = 0; from < victim.slots && !this.#stopped && !signal?.aborted; from += BUFFER_SLOTS) {
         const started = this.#options.clock.monotonic();
         const requests = this.#options.foregroundRequests();
-        await this.#chunk(victim, file, from, Math.min(BUFFER_SLOTS, victim.slots - from), lbas, claim);
+        await this.#chunk(work, from, Math.min(BUFFER_SLOTS, victim.slots - from));
         const busy = this.#options.foregroundRequests() !== requests && !urgent && !this.#hurry;
         const worked = this.#options.clock.monotonic() - started;
         onChunk?.();
@@ -248,31 +259,26 @@ export class Compactor {
     } catch (error) {
       this.#noteUnreadable(victim, error);
     } finally {
-      addon.wipe(this.#plain.bytes);
-      if (victim.suite === 0) addon.wipe(this.#source.bytes);
+      // This wipes them too.
+      source.free();
+      plain.free();
       this.#victim = undefined;
       victim.pins--;
     }
   }
 
-  async #chunk(
-    victim: Segment,
-    file: StoreFile,
-    from: number,
-    slots: number,
-    lbas: Float64Array | undefined,
-    claim: ReserveClaim,
-  ): Promise<void> {
+  async #chunk(work: Work, from: number, slots: number): Promise<void> {
+    const { victim, file, lbas, source, plain } = work;
     if (lbas !== undefined && !this.#anyLive(victim, from, slots, lbas)) return;
-    const bytes = this.#source.bytes.subarray(0, slots * SLOT_BYTES);
+    const bytes = source.bytes.subarray(0, slots * SLOT_BYTES);
     const read = await this.#read(victim, file, bytes, slotOffset(from));
     if (read === undefined) return;
     const valid = new Uint8Array(slots);
     const status = await this.#options.cipher.run({
       op: 'scan',
       key: this.#options.handles.key(victim),
-      dst: this.#plain.ref(0),
-      src: this.#source.ref(0),
+      dst: plain.ref(0),
+      src: source.ref(0),
       blocks: slots,
       position: from,
       valid,
@@ -280,7 +286,7 @@ export class Compactor {
     if (status !== RUN_OK) throw new Error('the key of this volume was taken away');
     if (read < bytes.length) valid.fill(0, Math.floor(read / SLOT_BYTES));
     if (this.#isDamaged(victim, from, valid, lbas)) this.#damaged.add(victim);
-    await this.#move(victim, this.#liveSlots(victim, from, valid), claim);
+    await this.#move(work, this.#liveSlots(work, from, valid));
   }
 
   /** Undefined where the medium does not give the bytes: the rest of the segment may be better. */
@@ -320,21 +326,21 @@ export class Compactor {
     return false;
   }
 
-  #liveSlots(victim: Segment, from: number, valid: Uint8Array): LiveSlot[] {
+  #liveSlots({ victim, source }: Work, from: number, valid: Uint8Array): LiveSlot[] {
     const live: LiveSlot[] = [];
     for (let at = 0; at < valid.length; at++) {
       if (valid[at] === 0) continue;
-      const meta = readSlotMeta(this.#source.bytes, at * SLOT_BYTES);
+      const meta = readSlotMeta(source.bytes, at * SLOT_BYTES);
       if (meta.kind !== SLOT_KIND_DATA || !this.#isNamed(victim, from + at, meta.lba)) continue;
       live.push({ position: from + at, lba: meta.lba, sequence: meta.sequence, at });
     }
     return live;
   }
 
-  async #move(victim: Segment, live: readonly LiveSlot[], claim: ReserveClaim): Promise<void> {
+  async #move(work: Work, live: readonly LiveSlot[]): Promise<void> {
     let next = 0;
     while (next < live.length) {
-      const writer = await this.#openWriter(claim);
+      const writer = await this.#openWriter(work.claim);
       const capacity = writer.capacity(this.#options.segmentSlots);
       if (capacity === 0) {
         await this.#options.writer.buffers.whenFree();
@@ -342,13 +348,13 @@ export class Compactor {
           throw new SealbdError('ESHUTDOWN', 'compaction was ended');
         continue;
       }
-      next += this.#moveRun(victim, writer, live, next, capacity);
+      next += this.#moveRun(work, writer, live, next, capacity);
     }
   }
 
   /** Moves live slots that follow each other in every respect, as one run; returns how many were dealt with. */
   #moveRun(
-    victim: Segment,
+    { victim, plain }: Work,
     writer: SegmentWriter,
     live: readonly LiveSlot[],
     from: number,
@@ -365,7 +371,7 @@ export class Compactor {
       blocks++;
     }
     const to = writer.segment.slotAddress(writer.position);
-    const src = this.#plain.ref(first.at * BLOCK_BYTES);
+    const src = plain.ref(first.at * BLOCK_BYTES);
     const sealed = writer.append({ src, lba: first.lba, blocks, sequence: first.sequence, durable: -1 });
     if (sealed instanceof Promise) throw new Error('moved runs are sealed inline');
     this.#options.onGrown(writer.segment);
@@ -440,10 +446,5 @@ export class Compactor {
     this.#options.writer.buffers.wakeAll();
     await this.#working?.catch(() => undefined); // Logged where it was started.
     if (!this.#options.failed()) await this.#sealWriter();
-  }
-
-  free(): void {
-    this.#source.free();
-    this.#plain.free();
   }
 }

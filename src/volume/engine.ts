@@ -327,7 +327,6 @@ async function assemble(options: EngineContext, loaded: Loaded): Promise<Engine>
     await handles.dropAll();
     writer.buffers.freeIdle();
     mover.buffers.freeIdle();
-    compactor.free();
     bounce.free();
     keys.release();
   }
