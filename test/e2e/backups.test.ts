@@ -1,5 +1,5 @@
 /** Backups, restores and clones as an operator makes them, over real daemons. Needs `npm run build`. */
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { KeyUsage, VolumeInfo } from '../../src/admin/schemas.js';
@@ -208,6 +208,29 @@ describe.skipIf(skipped !== undefined)('backups', () => {
     expect(one).toBeGreaterThan(MIB);
     expect(four / one).toBeGreaterThan(3);
     expect(four / one).toBeLessThan(5);
+  });
+
+  it('are counted by key usage until they are forgotten, and those that are there are not', async () => {
+    const scene = await KeyScene.start();
+    const daemon = await scene.daemon();
+    const [here, elsewhere] = ['b', 'c'].map((name) => join(scene.data, '..', name));
+    await daemon.ok('volume', 'create', 'v', '--size', '16M', '--key', 'local:default');
+    await daemon.ok('backup', 'create', 'v', here);
+    const usage = () => daemon.ok('key', 'usage');
+    expect(await usage()).toContain(`backup of v at ${here}, DEK 1`);
+    const there = await daemon.run(['backup', 'forget', here]);
+    expect([there.code, there.stderr]).toEqual([1, expect.stringContaining('needs its keys')]);
+    renameSync(here, elsewhere);
+    expect(await usage()).toContain('(not there now)');
+    const forgotten = JSON.parse(await daemon.ok('backup', 'forget', here, '--json'));
+    expect(forgotten).toMatchObject({ backups: [{ path: here, volume: 'v', deks: [1] }], dropped: 0 });
+    expect(await usage()).not.toContain(here);
+    expect((await daemon.run(['backup', 'forget', here])).code).toBe(1);
+    expect(auditOf(scene.data)).toContainEqual(
+      expect.objectContaining({ event: 'backup-forget', path: here, keyUri: 'local:default' }),
+    );
+    // No file of it was touched.
+    await daemon.ok('backup', 'verify', elsewhere, '--require-key', '--data', scene.data);
   });
 
   it('are refused where they can not be', { timeout: 60_000 }, async () => {
