@@ -57,6 +57,8 @@ export const REQUEST_BYTES_PREFERRED = 4096;
 export const REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX = 256;
 export const BYTES_IN_FLIGHT_PER_CONNECTION_MAX = 64 * MiB;
 export const BYTES_IN_FLIGHT_TOTAL_MAX = 256 * MiB;
+/** Of a CACHE, which may ask for more: the rest of it is not read. */
+export const CACHE_BYTES_MAX = 32 * MiB;
 export const EXTENTS_PER_REPLY_MAX = 16_384;
 /** Steps through maps that BLOCK_STATUS takes in one turn of the event loop, for all connections together: a millisecond or two. */
 export const EXTENT_STEPS_PER_TURN_MAX = 16_384;

@@ -40,8 +40,6 @@ export interface BlockDevice {
   trim(offset: number, length: number): MaybePromise<void>;
   /** The exact range reads as zeros afterwards. Whole blocks are unmapped. */
   zero(offset: number, length: number): MaybePromise<void>;
-  /** A hint that the range will be read. */
-  cache(offset: number, length: number): MaybePromise<void>;
   /**
    * At least one extent, the first at `offset`, adjacent ones differ; may cover less than `length`. Ends where `steps` has
    * none left, and takes off what it took, which may be a few too many.

@@ -46,10 +46,6 @@ export class ReadOnlyDevice implements BlockDevice {
     return this.#device.flush();
   }
 
-  cache(offset: number, length: number): MaybePromise<void> {
-    return this.#device.cache(offset, length);
-  }
-
   extents(offset: number, length: number, extentsMax: number, steps?: StepBudget): Extent[] {
     return this.#device.extents(offset, length, extentsMax, steps);
   }

@@ -49,7 +49,7 @@ function layOut(request: Request, chunks: readonly Chunk[], header: number): Pie
 }
 
 /** What the device does at once is done in steps too, so that others get their turn between them. */
-async function readAll(session: Session, pieces: readonly Piece[]): Promise<void> {
+export async function readAll(session: Session, pieces: readonly Piece[]): Promise<void> {
   for (const { chunk, at, offset, length } of pieces) {
     for (let done = 0; done < length; ) {
       if (offset + done > pieces[0].offset) await setImmediate();

@@ -7,6 +7,7 @@ import { SealbdError } from '../base/errors.js';
 import { PAYLOAD_DRAIN_BYTES_MAX } from '../base/limits.js';
 import type { BlockDevice, MaybePromise, StepBudget } from '../device/block-device.js';
 import { answerBlockStatus } from './block-status.js';
+import { startCache } from './cache.js';
 import type { Chunk, ChunkPool } from './chunk-pool.js';
 import type { Counters } from './counters.js';
 import { type WireError, wireErrorOf } from './errno.js';
@@ -220,8 +221,7 @@ export class Session {
         this.#effect(request, () => device.zero(offset, length));
         return true;
       case Command.CACHE:
-        this.#effect(request, () => device.cache(offset, length));
-        return true;
+        return startCache(this, request);
       default:
         throw new SealbdError('EINVAL', `command ${request.type} was validated but is not known`);
     }
@@ -229,7 +229,7 @@ export class Session {
 
   #effect(shared: Request, operation: () => MaybePromise<void>): void {
     const request = { ...shared };
-    const durable = (request.flags & CommandFlag.FUA) !== 0 && request.type !== Command.CACHE;
+    const durable = (request.flags & CommandFlag.FUA) !== 0;
     try {
       const result = request.length === 0 ? undefined : operation();
       if (result === undefined) {

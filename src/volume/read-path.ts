@@ -125,15 +125,6 @@ export class ReadPath {
     }
   }
 
-  /** Reads a range and forgets it: it is in the page cache afterwards, and authentic. */
-  async warm(offset: number, length: number, scratch: Arena): Promise<void> {
-    const last = Math.floor((offset + length - 1) / BLOCK_BYTES);
-    const step = Math.floor(scratch.sizeBytes / BLOCK_BYTES);
-    for (let lba = Math.floor(offset / BLOCK_BYTES); lba <= last; lba += step) {
-      await this.readBlocks(scratch, 0, lba, Math.min(step, last - lba + 1));
-    }
-  }
-
   /** A step is a run of the map: a hole, or blocks in consecutive slots. Long ones count for more, as they are walked too. */
   extents(
     offset: number,

@@ -1,10 +1,9 @@
 /** A snapshot as NBD serves it: read-only, and with a map in memory only while somebody is attached. */
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
-import { ARENA_CHUNK_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { MaybePromise } from '../base/maybe-promise.js';
 import type { BlockDevice, Extent, StepBudget } from '../device/block-device.js';
-import { Arena } from '../native/arena.js';
+import type { Arena } from '../native/arena.js';
 import { BlockMap } from './block-map.js';
 import type { ChangeLog } from './change-log.js';
 import type { Pin } from './pin.js';
@@ -33,8 +32,6 @@ interface Loaded {
 }
 
 const NOBODY = 'nobody is attached to the snapshot any more';
-/** Longest that a CACHE request reads ahead. */
-const CACHE_BYTES_MAX = 32 * 1024 * 1024;
 
 export class SnapshotDevice implements BlockDevice {
   readonly name: string;
@@ -94,20 +91,6 @@ export class SnapshotDevice implements BlockDevice {
     this.#admit(offset, length);
     const read = ({ reads }: Loaded) => reads.read(dst, dstOffset, offset, length);
     return this.#options.track(this.#loaded === undefined ? this.#load().then(read) : read(this.#loaded));
-  }
-
-  async cache(offset: number, length: number): Promise<void> {
-    this.#admit(offset, length);
-    const scratch = new Arena(ARENA_CHUNK_BYTES);
-    const warm = async (): Promise<void> => {
-      const { reads } = await this.#load();
-      await reads.warm(offset, Math.min(length, CACHE_BYTES_MAX), scratch);
-    };
-    try {
-      await this.#options.track(warm());
-    } finally {
-      scratch.free();
-    }
   }
 
   /** While the map is being loaded everything is said to hold data, as it may. */

@@ -1,14 +1,14 @@
 import { suiteName } from '../base/ciphers.js';
 import type { Clock } from '../base/clock.js';
 import { messageOf, SealbdError } from '../base/errors.js';
-import { ARENA_CHUNK_BYTES, BLOCK_BYTES, SLOT_BYTES } from '../base/limits.js';
+import { BLOCK_BYTES, SLOT_BYTES } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import type { MaybePromise } from '../base/maybe-promise.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import type { BlockDevice, Extent, StepBudget } from '../device/block-device.js';
 import type { VolumeStats } from '../device/volume-stats.js';
 import { addon, type KeyHandle } from '../native/addon.js';
-import { Arena } from '../native/arena.js';
+import type { Arena } from '../native/arena.js';
 import type { SuiteId } from '../segment/format.js';
 import type { Store } from '../store/store.js';
 import { type Engine, openEngine } from './engine.js';
@@ -42,8 +42,6 @@ export interface VolumeOptions {
   readonly tuning?: Partial<VolumeTuning>;
 }
 
-/** Longest that a CACHE request reads ahead. */
-const CACHE_BYTES_MAX = 32 * 1024 * 1024;
 /** What a flush, a stop or a resize answers when the volume is gone. */
 const STOPPED = 'the volume is stopped';
 
@@ -154,16 +152,6 @@ export class Volume implements BlockDevice {
     this.#admitChange();
     this.#bound(offset, length, 'ENOSPC');
     return this.#track(this.#engine.path.zero(offset, length));
-  }
-
-  async cache(offset: number, length: number): Promise<void> {
-    this.#admit();
-    const scratch = new Arena(ARENA_CHUNK_BYTES);
-    try {
-      await this.#track(this.#engine.reads.warm(offset, Math.min(length, CACHE_BYTES_MAX), scratch));
-    } finally {
-      scratch.free();
-    }
   }
 
   extents(offset: number, length: number, extentsMax: number, steps?: StepBudget): Extent[] {

@@ -10,7 +10,7 @@ import { Arena } from '../../src/native/arena.js';
 const SLAB_BYTES = ARENA_CHUNK_BYTES;
 const BLOCKS_PER_SLAB = SLAB_BYTES / BLOCK_BYTES;
 
-export type Operation = 'read' | 'write' | 'flush' | 'trim' | 'zero' | 'cache' | 'extents';
+export type Operation = 'read' | 'write' | 'flush' | 'trim' | 'zero' | 'extents';
 
 export interface MemoryDeviceOptions {
   readonly name?: string;
@@ -104,10 +104,6 @@ export class MemoryDevice implements BlockDevice {
 
   zero(offset: number, length: number): MaybePromise<void> {
     return this.#run('zero', offset, length, () => this.#clear(offset, length));
-  }
-
-  cache(offset: number, length: number): MaybePromise<void> {
-    return this.#run('cache', offset, length, () => undefined);
   }
 
   extents(offset: number, length: number, extentsMax: number): Extent[] {

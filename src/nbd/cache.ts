@@ -1,0 +1,39 @@
+/**
+ * CACHE: a READ whose bytes nobody gets. What was read is in the page cache afterwards, and was authentic. It has one chunk of
+ * the memory of all clients, and waits for it as a READ does.
+ */
+import { CACHE_BYTES_MAX, SMALL_CHUNK_BYTES } from '../base/limits.js';
+import type { Chunk } from './chunk-pool.js';
+import { pieceLength, readAll } from './gather-read.js';
+import type { Session } from './session.js';
+import type { Request } from './wire/request.js';
+
+/** False where it waits for memory: nothing was done. */
+export function startCache(session: Session, shared: Request): boolean {
+  const request = { ...shared };
+  if (request.length === 0) {
+    session.replies.ok(request);
+    return true;
+  }
+  const { pool } = session.host;
+  const chunk = request.length > SMALL_CHUNK_BYTES ? pool.takeLarge() : pool.takeSmall(false);
+  if (chunk === undefined) {
+    session.host.waitForMemory(1);
+    return false;
+  }
+  session.track(readAway(session, request, chunk), chunk.sizeBytes, undefined, (error) => {
+    chunk.release();
+    if (error === undefined) session.succeed(request, false);
+    else session.fail(request, error);
+  });
+  return true;
+}
+
+/** Each piece over the one before. */
+async function readAway(session: Session, { offset, length }: Request, chunk: Chunk): Promise<void> {
+  const end = offset + Math.min(length, CACHE_BYTES_MAX);
+  const pieces = [];
+  for (let at = offset; at < end; at += pieceLength(at, end - at, chunk.sizeBytes))
+    pieces.push({ chunk, at: chunk.start, offset: at, length: pieceLength(at, end - at, chunk.sizeBytes) });
+  await readAll(session, pieces);
+}
