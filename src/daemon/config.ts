@@ -14,16 +14,13 @@ import {
   CONFIG_BYTES_MAX,
   HOOK_TIMEOUT_MS,
   NAME_PATTERN,
-  POLL_INTERVAL_MS,
   POLL_INTERVAL_MS_MAX,
   POLL_INTERVAL_MS_MIN,
-  REFUSED_CONFIRM_MS,
-  UNREACHABLE_GRACE_MS,
   UNREACHABLE_GRACE_MS_MAX,
 } from '../base/limits.js';
 import { parseDuration, parseSize } from '../base/units.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
-import type { WatchPolicy } from '../keys/watch-state.js';
+import { DEFAULT_WATCH, type WatchPolicy } from '../keys/watch-state.js';
 import type { NbdLimits } from '../nbd/nbd-limits.js';
 import type { AccessRule } from './access.js';
 import { type Address, formatAddress, isLocalAddress, parseAddress } from './addresses.js';
@@ -219,13 +216,13 @@ function watchPolicy(flags: ServeFlags, { watchdog = {} }: ConfigFile): WatchPol
     intervalMs:
       flagDuration(pollInterval, '--poll-interval', POLL_INTERVAL_MS_MIN, POLL_INTERVAL_MS_MAX) ??
       watchdog.poll_interval ??
-      POLL_INTERVAL_MS,
+      DEFAULT_WATCH.intervalMs,
     graceMs:
       flagDuration(unreachableGrace, '--unreachable-grace', 0, UNREACHABLE_GRACE_MS_MAX) ??
       watchdog.unreachable_grace ??
-      UNREACHABLE_GRACE_MS,
-    confirmMs: watchdog.confirm_after ?? REFUSED_CONFIRM_MS,
-    resume: watchdog.resume ?? 'manual',
+      DEFAULT_WATCH.graceMs,
+    confirmMs: watchdog.confirm_after ?? DEFAULT_WATCH.confirmMs,
+    resume: watchdog.resume ?? DEFAULT_WATCH.resume,
   };
 }
 

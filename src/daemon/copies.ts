@@ -1,10 +1,10 @@
 /** The parts that copy volumes: backups, restores, clones; put together. */
 import type { Logger } from '../base/log.js';
+import { JobKeys, type JobKeysOptions } from '../keys/job-keys.js';
 import { FsStore } from '../store/fs-store.js';
 import type { BackupFiles } from './backup-files.js';
 import { Backups, type BackupsOptions } from './backups.js';
 import { Forgetting } from './forgetting.js';
-import { JobKeys, type JobKeysOptions } from './job-keys.js';
 import { KnownBackups } from './known-backups.js';
 import { Restores, type RestoresOptions } from './restores.js';
 

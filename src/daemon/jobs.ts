@@ -4,11 +4,7 @@ import { type Clock, sleep } from '../base/clock.js';
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
 import { JOBS_REMEMBERED_MAX, JOBS_RUNNING_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
-
-export interface JobControl {
-  readonly signal: AbortSignal;
-  onProgress(doneBytes: number, totalBytes: number): void;
-}
+import type { JobControl } from '../keys/job-keys.js';
 
 /** What a job does; only a verification has a result to show. */
 type Work = (control: JobControl) => Promise<VerifyResult | undefined>;

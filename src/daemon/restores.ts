@@ -17,6 +17,7 @@ import { formatSize } from '../base/units.js';
 import type { CipherPool } from '../cipher/cipher-pool.js';
 import type { HeaderPins } from '../keys/header-unwrap.js';
 import { RESTORE_LIMITS, whyNotInherited } from '../keys/inheritance.js';
+import type { GuardedControl, JobControl, JobKeys } from '../keys/job-keys.js';
 import {
   type RestoredHeader,
   type RestoredHeaderOptions,
@@ -28,8 +29,7 @@ import { SUITE_NONE } from '../native/addon.js';
 import { FsStore } from '../store/fs-store.js';
 import type { PinnedVolume } from '../volume/pin.js';
 import type { BackupFiles } from './backup-files.js';
-import type { GuardedControl, JobKeys } from './job-keys.js';
-import type { JobControl, Jobs } from './jobs.js';
+import type { Jobs } from './jobs.js';
 import type { KnownBackups } from './known-backups.js';
 import { openDevice } from './open-device.js';
 import type { Actor, VolumeEvent } from './volume-events.js';

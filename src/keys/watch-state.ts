@@ -19,7 +19,14 @@
  * a stop: neither who damages wraps, nor who cuts the network after the key was taken away, gains more than
  * REFUSAL_STANDS_MS once a refusal was heard.
  */
-import { KEY_RETRY_MAX_MS, KEY_RETRY_MIN_MS, REFUSAL_STANDS_MS } from '../base/limits.js';
+import {
+  KEY_RETRY_MAX_MS,
+  KEY_RETRY_MIN_MS,
+  POLL_INTERVAL_MS,
+  REFUSAL_STANDS_MS,
+  REFUSED_CONFIRM_MS,
+  UNREACHABLE_GRACE_MS,
+} from '../base/limits.js';
 import { formatDuration } from '../base/units.js';
 import type { KeyAnswer } from './key-answer.js';
 
@@ -52,6 +59,14 @@ export interface WatchPolicy {
   readonly confirmMs: number;
   readonly resume: 'manual' | 'auto';
 }
+
+/** Where nothing else is configured, and where no configuration is read. */
+export const DEFAULT_WATCH: WatchPolicy = {
+  intervalMs: POLL_INTERVAL_MS,
+  graceMs: UNREACHABLE_GRACE_MS,
+  confirmMs: REFUSED_CONFIRM_MS,
+  resume: 'manual',
+};
 
 export type WatchAction = 'none' | 'stop' | 'open';
 

@@ -43,12 +43,17 @@ export class BackupSubject {
     this.random = random;
   }
 
-  static async create(suite: SuiteId, cipher: CipherPool, seed: number): Promise<BackupSubject> {
+  static async create(
+    suite: SuiteId,
+    cipher: CipherPool,
+    seed: number,
+    keyUri = 'local:default',
+  ): Promise<BackupSubject> {
     const dataDirectory = memoryDirectory();
     const path = volumePath(dataDirectory);
     mkdirSync(path, { recursive: true });
     const store = await FsStore.open(path);
-    const options = { dataDirectory, cipher, tuning: SMALL_TUNING, store, suite, blocks: BLOCKS };
+    const options = { dataDirectory, cipher, tuning: SMALL_TUNING, store, suite, blocks: BLOCKS, keyUri };
     const sealed = await SealedVolume.create(options);
     return new BackupSubject({ dataDirectory, cipher }, store, sealed, seededRandom(seed));
   }

@@ -34,11 +34,16 @@ export class SealedVolume {
     this.volume = volume;
   }
 
-  /** A new volume in `store`, under local:default. */
+  /** A new volume in `store`, under local:default where no key is named. */
   static async create(
-    options: SealedOptions & { readonly store: Store; readonly suite: SuiteId; readonly blocks: number },
+    options: SealedOptions & {
+      readonly store: Store;
+      readonly suite: SuiteId;
+      readonly blocks: number;
+      readonly keyUri?: string;
+    },
   ): Promise<SealedVolume> {
-    const { store, suite } = options;
+    const { store, suite, keyUri = 'local:default' } = options;
     const header = await VolumeHeader.create({
       store,
       suite,
@@ -46,7 +51,7 @@ export class SealedVolume {
       clock: systemClock,
       random: systemRandom,
       sizeBytes: options.blocks * BLOCK,
-      keyUri: 'local:default',
+      keyUri,
     });
     return SealedVolume.#serve(header, store, options, true);
   }

@@ -3,8 +3,9 @@ import { systemClock } from '../../src/base/clock.js';
 import { SealbdError } from '../../src/base/errors.js';
 import { JOBS_REMEMBERED_MAX, JOBS_RUNNING_MAX } from '../../src/base/limits.js';
 import { nullLogger } from '../../src/base/log.js';
-import { type JobControl, Jobs } from '../../src/daemon/jobs.js';
+import { Jobs } from '../../src/daemon/jobs.js';
 import { Serial } from '../../src/daemon/serial.js';
+import type { JobControl } from '../../src/keys/job-keys.js';
 import { ManualClock } from '../support/manual-clock.js';
 
 const RESULT = { checkedBlocks: 1, lost: [], problems: [] };

@@ -1,20 +1,24 @@
 /**
- * Keys that jobs hold beside those of open volumes: of the chain that is restored, of the base of a backup. They are watched as a
- * volume's are, by the same watchdog and settings; where a volume would stop, they are wiped at once, and the job fails. They
+ * Keys that jobs hold beside those of open volumes: of the chain that is restored or verified, of the base of a backup. They are
+ * watched as a volume's are, in the daemon by the same watchdog and settings; where a volume would stop, they are wiped at once, and the job fails. They
  * are when the job is aborted, too: one that hangs in I/O notices that late, or never.
  */
 import { onAbort } from '../base/abort.js';
 import type { Clock } from '../base/clock.js';
 import { SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import { checkDeks } from '../keys/key-answer.js';
-import type { WatchTarget } from '../keys/key-watch.js';
-import type { Superblock } from '../keys/superblock.js';
-import { firstState } from '../keys/watch-state.js';
-import type { Watchdog } from '../keys/watchdog.js';
 import type { KeyProviders } from '../kms/registry.js';
 import type { KeyHandle } from '../native/addon.js';
-import type { JobControl } from './jobs.js';
+import { checkDeks } from './key-answer.js';
+import type { WatchTarget } from './key-watch.js';
+import type { Superblock } from './superblock.js';
+import { firstState } from './watch-state.js';
+import type { Watchdog } from './watchdog.js';
+
+export interface JobControl {
+  readonly signal: AbortSignal;
+  onProgress(doneBytes: number, totalBytes: number): void;
+}
 
 export interface JobKeysOptions {
   readonly watchdog: Watchdog;
