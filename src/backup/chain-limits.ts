@@ -25,7 +25,7 @@ export function assertMayGrow(
     throw full(path, `is the last of ${backupsMax} backups, the most of a chain`);
   const deks = chainDeks(chain).length;
   if (deks >= deksMax)
-    throw full(path, `needs ${deks} DEKs with its base, and a volume has ${deksMax} at most`);
+    throw full(path, `needs ${deks} DEKs with its base, and a volume gets ${deksMax} at most`);
 }
 
 /** CONFLICT where a backup on `chain`, or a full one, that may need these DEKs of the volume too would be one that can't be restored. */

@@ -74,6 +74,13 @@ function authenticators({ activeDek, deks }: Superblock): number[] {
   return pending === undefined ? [activeDek] : [activeDek, pending.id];
 }
 
+/** How long it is when it is encoded. */
+export function superblockBytes(superblock: Superblock): number {
+  const records = superblock.deks.reduce((sum, dek) => sum + encodeRecord(dek).length, 0);
+  const body = records + encodeOrigins(superblock.origins).length;
+  return HEAD_BYTES + body + CRC_BYTES + MAC_BYTES * authenticators(superblock).length;
+}
+
 /** CONFLICT where it would be too long. */
 export function encodeSuperblock(superblock: Superblock, keyOf: DekKey): Buffer {
   assertConsistent(superblock, (problem) => new RangeError(`superblock: ${problem}`));

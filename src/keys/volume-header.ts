@@ -5,7 +5,6 @@
 import type { Suite } from '../base/ciphers.js';
 import type { Clock } from '../base/clock.js';
 import { isSealbdError, messageOf, SealbdError } from '../base/errors.js';
-import { DEKS_PER_VOLUME_MAX } from '../base/limits.js';
 import type { Logger } from '../base/log.js';
 import { type RandomSource, randomUuid } from '../base/random.js';
 import { KmsError } from '../kms/provider.js';
@@ -25,6 +24,7 @@ import {
 import { assertAuthentic, type HeaderPins, unwrapHeader } from './header-unwrap.js';
 import { ask } from './key-answer.js';
 import { originsOf } from './origins.js';
+import { whyNoRoom } from './rotation-room.js';
 import { type DekRecord, encodeSuperblock, type Superblock } from './superblock.js';
 import { assertSameKey, wrapNew } from './wrap-new.js';
 
@@ -200,17 +200,12 @@ export class VolumeHeader {
   }
 
   /**
-   * Makes a DEK, proves its wrap and puts it into the superblock as pending. CONFLICT where one is pending already.
+   * Makes a DEK, proves its wrap and puts it into the superblock as pending. CONFLICT where one is pending already, or there is no room.
    * What throws leaves the header as it was, unless copy 1 was written: then it is pending.
    */
   async addPending(options: AddDekOptions): Promise<DekRecord> {
     const { deks, uuid, suite, plain, rewriting } = this.#superblock;
     if (this.pending !== undefined) throw new SealbdError('CONFLICT', `DEK ${this.pending.id} is pending`);
-    if (deks.length >= DEKS_PER_VOLUME_MAX)
-      throw new SealbdError(
-        'CONFLICT',
-        `the volume has ${deks.length} DEKs; re-encryption lets go of the old`,
-      );
     const id = Math.max(FIRST_DEK - 1, ...deks.map((dek) => dek.id)) + 1;
     const handle = addon.keyGenerate();
     let added = false;
@@ -218,14 +213,17 @@ export class VolumeHeader {
       const wrapped = await wrapNew(options, uuid, id, handle);
       assertSameKey(options, wrapped);
       const record: DekRecord = { ...wrapped, state: 'pending', createdAt: options.clock.now() };
-      added = true;
-      this.#ring.add(id, handle);
-      await this.update({
+      const changes = {
         deks: [...deks, record],
         rewriting: rewriting || options.rewrite,
         suite: options.suite ?? suite,
         plain: plain || suite === SUITE_NONE,
-      });
+      };
+      const full = whyNoRoom({ ...this.#superblock, ...changes }, options.rewrite);
+      if (full !== undefined) throw new SealbdError('CONFLICT', full);
+      added = true;
+      this.#ring.add(id, handle);
+      await this.update(changes);
       return record;
     } catch (error) {
       if (!added) addon.keyRelease(handle);

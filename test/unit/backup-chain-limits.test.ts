@@ -17,8 +17,8 @@ afterAll(() => cipher.destroy());
 
 const CONFLICT = { code: 'CONFLICT', message: expect.stringContaining('make a full backup') };
 
-it('has the limits of restoring by itself', () => {
-  expect(CHAIN_LIMITS).toMatchObject({ backupsMax: BACKUPS_PER_CHAIN_MAX, deksMax: DEKS_PER_VOLUME_MAX });
+it('has the limits of restoring by itself, and keeps a place for a re-encryption', () => {
+  expect(CHAIN_LIMITS).toMatchObject({ backupsMax: BACKUPS_PER_CHAIN_MAX, deksMax: DEKS_PER_VOLUME_MAX - 1 });
 });
 
 it('makes as many backups of a chain as can be opened, and not one more', async () => {

@@ -10,9 +10,15 @@ import {
 } from '../../src/base/limits.js';
 import { STARTUP } from '../../src/daemon/volume-events.js';
 import type { DekRecord } from '../../src/keys/dek-record.js';
-import { whyNotInherited } from '../../src/keys/inheritance.js';
+import { RESTORE_LIMITS, whyNotInherited } from '../../src/keys/inheritance.js';
 import { descend, type Origin } from '../../src/keys/origins.js';
-import { decodeSuperblock, encodeSuperblock } from '../../src/keys/superblock.js';
+import { whyNoRoom } from '../../src/keys/rotation-room.js';
+import {
+  decodeSuperblock,
+  encodeSuperblock,
+  type Superblock,
+  superblockBytes,
+} from '../../src/keys/superblock.js';
 import { addon, SUITE_GCM } from '../../src/native/addon.js';
 import { Arena } from '../../src/native/arena.js';
 import { ended } from '../support/backed-up.js';
@@ -35,7 +41,12 @@ const deks = (count: number, fields?: Partial<DekRecord>) =>
   Array.from({ length: count }, (_, i) => dek(i + 1, fields));
 
 /** The superblock that would come of it, where each wrap is longer by `growth`. */
-function superblockOf(taken: readonly DekRecord[], origins: readonly Origin[], growth: number): Buffer {
+function superblockOf(
+  taken: readonly DekRecord[],
+  origins: readonly Origin[],
+  growth: number,
+  isReencrypted = false,
+): Buffer {
   const grown = taken.map((one) => ({
     ...one,
     keyUri: one.resolvedKeyId.length > one.keyUri.length ? `awskms:///${one.resolvedKeyId}` : one.keyUri,
@@ -45,11 +56,15 @@ function superblockOf(taken: readonly DekRecord[], origins: readonly Origin[], g
   const key = addon.keyImport(new Uint8Array(32));
   try {
     const own: DekRecord = { ...newest, id: newest.id + 1, state: 'active' };
+    const next: DekRecord = { ...newest, id: newest.id + 2, state: 'pending' };
     return encodeSuperblock(
       {
         ...{ suite: SUITE_GCM, activeDek: own.id, rewriting: false, plain: false, sizeInRoot: false },
         ...{ uuid: new Uint8Array(16), generation: 1, sizeBytes: 2 ** 20, createdAt: 0 },
-        ...{ deks: [...grown, own], origins: descend({ uuid, origins }, newest.id) },
+        ...{
+          deks: [...grown, own, ...(isReencrypted ? [next] : [])],
+          origins: descend({ uuid, origins }, newest.id),
+        },
       },
       () => key,
     );
@@ -75,18 +90,21 @@ describe('what a superblock can take over', () => {
       if (fits(middle)) count = middle;
       else tooMany = middle;
     }
-    const bytes = superblockOf(deks(count, fields), [], growth);
+    const bytes = superblockOf(deks(count, fields), [], growth, true);
     expect(bytes.length).toBeLessThanOrEqual(SUPERBLOCK_BYTES_MAX);
-    expect(decodeSuperblock(bytes).superblock.deks).toHaveLength(count + 1);
-    if (count + 1 === DEKS_PER_VOLUME_MAX) return;
+    expect(decodeSuperblock(bytes).superblock.deks).toHaveLength(count + 2);
+    if (count + 2 === DEKS_PER_VOLUME_MAX) return;
     // And not much less than what would.
     expect(whyNotInherited(nobody, deks(count + 1, fields))).toMatch(/bytes of its superblock/);
     expect(bytes.length).toBeGreaterThan(SUPERBLOCK_BYTES_MAX * 0.9);
   });
 
-  it('is as many DEKs as it has place for beside its own', () => {
-    expect(whyNotInherited(nobody, deks(DEKS_PER_VOLUME_MAX - 1))).toBeUndefined();
-    expect(whyNotInherited(nobody, deks(DEKS_PER_VOLUME_MAX))).toMatch(/1024 at most/);
+  it('is as many DEKs as it has place for beside its own, and that of a re-encryption', () => {
+    expect(whyNotInherited(nobody, deks(DEKS_PER_VOLUME_MAX - 2))).toBeUndefined();
+    expect(whyNotInherited(nobody, deks(DEKS_PER_VOLUME_MAX - 1))).toMatch(/1023 at most/);
+    // A backup that is there is restored all the same.
+    expect(whyNotInherited(nobody, deks(DEKS_PER_VOLUME_MAX - 1), RESTORE_LIMITS)).toBeUndefined();
+    expect(whyNotInherited(nobody, deks(DEKS_PER_VOLUME_MAX), RESTORE_LIMITS)).toMatch(/1024 at most/);
   });
 
   it('is as long a line of volumes as it can name', () => {
@@ -103,6 +121,37 @@ describe('what a superblock can take over', () => {
 
   it('is never written longer than it can be read', () => {
     expect(() => superblockOf(deks(200, long), [], 0)).toThrow(expect.objectContaining(CONFLICT));
+  });
+});
+
+describe('a rotation', () => {
+  /** After it: `count` DEKs, the new one last. */
+  const after = (count: number, fields?: Partial<DekRecord>): Superblock => ({
+    ...{ suite: SUITE_GCM, activeDek: count - 1, rewriting: false, plain: false, sizeInRoot: false },
+    ...{ uuid, generation: 1, sizeBytes: 2 ** 20, createdAt: 0, origins: [] },
+    deks: [...deks(count - 2, fields), dek(count - 1, { ...fields, state: 'active' })].concat(
+      dek(count, { ...fields, state: 'pending' }),
+    ),
+  });
+
+  it('leaves the last DEK to one that rewrites', () => {
+    expect(whyNoRoom(after(DEKS_PER_VOLUME_MAX - 1), false)).toBeUndefined();
+    expect(whyNoRoom(after(DEKS_PER_VOLUME_MAX), false)).toMatch(/has 1023 DEKs.*re-encryption/);
+    expect(whyNoRoom(after(DEKS_PER_VOLUME_MAX), true)).toBeUndefined();
+    expect(whyNoRoom(after(DEKS_PER_VOLUME_MAX + 1), true)).toMatch(/has 1024 DEKs/);
+  });
+
+  it('leaves the last bytes of the superblock to one that rewrites', () => {
+    const long = { wrapped: new Uint8Array(8000) };
+    const plainOnes = Array.from({ length: 200 }, (_, i) => i + 3).filter(
+      (n) => !whyNoRoom(after(n, long), false),
+    );
+    const most = plainOnes.at(-1)!;
+    expect(whyNoRoom(after(most + 1, long), false)).toMatch(/re-encryption/);
+    expect(whyNoRoom(after(most + 1, long), true)).toBeUndefined();
+    expect(superblockBytes(after(most + 1, long))).toBeLessThanOrEqual(SUPERBLOCK_BYTES_MAX);
+    expect(superblockBytes(after(most + 3, long))).toBeGreaterThan(SUPERBLOCK_BYTES_MAX);
+    expect(whyNoRoom(after(most + 3, long), true)).toBeDefined();
   });
 });
 
@@ -162,6 +211,15 @@ describe('a volume with as many long wraps as can be taken over', () => {
     await expect(watched.restores.clone('v', 't', 'x', STARTUP)).rejects.toMatchObject(CONFLICT);
     expect(watched.jobs.list()).toHaveLength(jobs);
     expect(existsSync(join(directory.path, 'volumes', 'x'))).toBe(false);
+
+    // What the errors advise can be done, however many rotations came before.
+    let refused: unknown;
+    for (let i = 0; i < 4 && refused === undefined; i++) await rotate().catch((error) => (refused = error));
+    expect(refused).toMatchObject({ ...CONFLICT, message: expect.stringMatching(/re-encryption/) });
+    const { job } = await watched.rotations.rotate(watched.volumes, 'v', true, STARTUP);
+    expect(await ended(watched, job!)).toMatchObject({ state: 'done', error: null });
+    expect(volume.superblock!.deks).toHaveLength(1);
+    expect(await ended(watched, await backUp('again'))).toMatchObject({ state: 'done', error: null });
     await watched.close();
   });
 });
