@@ -174,9 +174,12 @@ export class TlsServer implements TlsUpgrade {
       return name === undefined ? 'refused' : { kind: 'psk', name };
     }
     if (!this.#credentials.verifyClients) return undefined;
-    if (!socket.authorized || socket.getPeerX509Certificate() === undefined) return 'refused';
+    // `getPeerX509Certificate` of Node 20 never gives the certificate back: some KiB for each connection.
+    const certificate: Partial<tls.PeerCertificate> = socket.getPeerCertificate();
+    if (!socket.authorized || certificate.raw === undefined || certificate.subject === undefined)
+      return 'refused';
     const subject = new Map<string, string[]>();
-    for (const [name, value] of Object.entries(socket.getPeerCertificate().subject)) {
+    for (const [name, value] of Object.entries(certificate.subject)) {
       if (value !== undefined) subject.set(name, [value].flat());
     }
     return { kind: 'certificate', subject };
