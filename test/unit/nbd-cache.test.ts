@@ -59,7 +59,7 @@ it('many CACHE requests take no more memory than there is, wait for it, and are 
   await eventually(() => test.server.pool.stats().largeUsed === 0, 'the memory is back');
 });
 
-it('reads the range once, to its last byte or the most that a CACHE reads, and reports what it meets', async () => {
+it('reads the blocks of the range once, to its last byte or the most that a CACHE reads, and reports what it meets', async () => {
   const client = await connect();
   const read: [offset: number, length: number][] = [];
   const bad = 20 * MiB;
@@ -67,8 +67,8 @@ it('reads the range once, to its last byte or the most that a CACHE reads, and r
     if (operation === 'read') read.push([offset, length]);
     return offset <= bad && bad < offset + length ? new SealbdError('EIO', 'bad block') : undefined;
   };
-  const covered = () => {
-    let at = read[0][0];
+  const covered = (start: number) => {
+    let at = start;
     for (const [offset, length] of read.splice(0)) {
       expect(offset).toBe(at);
       at += length;
@@ -78,10 +78,14 @@ it('reads the range once, to its last byte or the most that a CACHE reads, and r
   const cache = async (offset: number, length: number) =>
     (await client.call(Command.CACHE, offset, length)).error;
   expect(await cache(700, 5 * MiB)).toBe(Errno.OK);
-  expect(covered()).toBe(700 + 5 * MiB);
+  expect(covered(0)).toBe(5 * MiB + 4096);
   expect(await cache(4096, 100)).toBe(Errno.OK);
-  expect(covered()).toBe(4196);
+  expect(covered(4096)).toBe(8192);
+  expect(await cache(8000, 30_000)).toBe(Errno.OK);
+  expect(covered(4096)).toBe(40_960);
+  expect(await cache(64 * MiB - 10, 10)).toBe(Errno.OK);
+  expect(covered(64 * MiB - 4096)).toBe(64 * MiB);
   expect(await cache(bad + MiB, 40 * MiB)).toBe(Errno.OK);
-  expect(covered()).toBe(bad + MiB + CACHE_BYTES_MAX);
+  expect(covered(bad + MiB)).toBe(bad + MiB + CACHE_BYTES_MAX);
   expect(await cache(bad - 5 * MiB, 10 * MiB)).toBe(Errno.EIO);
 });
