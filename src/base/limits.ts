@@ -115,6 +115,9 @@ export const LARGE_CHUNKS_MAX =
 /** Of the memory for large chunks: what those who want one at a time have for themselves, and all that they have while
  *  others wait for many at once. At least one chunk. */
 export const ONE_CHUNK_SHARE = 1 / 16;
+/** The same, of what clients send. What one sent may lie there until there is memory for the READ before it: the rest must do for
+ *  that, whoever waits, as the smallest `bytes_in_flight_total` sees to (src/daemon/config-limits.ts). */
+export const INPUT_SHARE_MAX = 1 / 3;
 /** Large chunks kept for reuse while nobody needs them. */
 export const LARGE_CHUNKS_IDLE_MAX = 32;
 

@@ -13,10 +13,11 @@ const HOUR_MS = 3_600_000;
  */
 const SEND_STALL_MS_MIN = 10_000;
 /**
- * A request of the largest length must find room beside the small buffers, and beside what TLS may have at most: its part, and
- * 16 KiB each way of each connection.
+ * A READ of the largest length (34 MiB) must find room beside what may not come back before it is done: the small buffers (64 MiB),
+ * and of the rest the third that is input, the quarter that is lent, 16 KiB more that TLS has received of each connection
+ * (16 MiB), and the sixteenth for who wants one chunk.
  */
-const TOTAL_BYTES_MIN = 160 * MiB;
+const TOTAL_BYTES_MIN = 208 * MiB;
 const TOTAL_BYTES_MAX = 16 * 1024 * MiB;
 
 export const limitsSchema = z.strictObject({

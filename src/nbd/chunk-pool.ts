@@ -8,6 +8,7 @@
 import {
   ARENA_CHUNK_BYTES,
   BYTES_IN_FLIGHT_TOTAL_MAX,
+  INPUT_SHARE_MAX,
   LARGE_CHUNKS_IDLE_MAX,
   LENT_SHARE_MAX,
   ONE_CHUNK_SHARE,
@@ -29,6 +30,8 @@ export class Chunk {
   usedAt: number | undefined;
   /** The same: taken with others at once. */
   ofMany = false;
+  /** The same: for what a client sends. */
+  ofInput = false;
 
   constructor(pool: ChunkPool, arena: Arena, start: number, end: number) {
     this.#pool = pool;
@@ -79,12 +82,15 @@ export class ChunkPool {
   readonly #largeBytesMax: number;
   /** Of these, for who takes one chunk at a time. */
   readonly #oneBytesMin: number;
+  readonly #inputChunksMax: number;
   #lentBytes = 0;
   #arenas = 0;
   #smallUsed = 0;
   #largeUsed = 0;
   /** Of these, taken with others at once. */
   #manyUsed = 0;
+  /** The same, for what clients send. */
+  #inputUsed = 0;
   /** Most large chunks in use at once since the last `trim`. */
   #largePeak = 0;
   #wakeScheduled = false;
@@ -97,6 +103,7 @@ export class ChunkPool {
     this.#largeBytesMax = bytesMax - SMALL_CHUNKS_MAX * SMALL_CHUNK_BYTES;
     const chunks = Math.floor((this.#largeBytesMax * ONE_CHUNK_SHARE) / ARENA_CHUNK_BYTES);
     this.#oneBytesMin = Math.max(1, chunks) * ARENA_CHUNK_BYTES;
+    this.#inputChunksMax = Math.floor((this.#largeBytesMax * INPUT_SHARE_MAX) / ARENA_CHUNK_BYTES);
   }
 
   /**
@@ -117,6 +124,19 @@ export class ChunkPool {
 
   takeLarge(): Chunk | undefined {
     return this.takeMany(1)?.[0];
+  }
+
+  /**
+   * One for what a client sends, who makes do with a small one. Where such chunks could be all that there are, clients would wait
+   * for each other: each for the memory that its next READ needs, with a WRITE behind that in the chunk.
+   */
+  takeInput(): Chunk | undefined {
+    if (this.#inputUsed >= this.#inputChunksMax) return undefined;
+    const chunk = this.takeLarge();
+    if (chunk === undefined) return undefined;
+    chunk.ofInput = true;
+    this.#inputUsed += 1;
+    return chunk;
   }
 
   /** `count` large chunks, or none. */
@@ -181,6 +201,8 @@ export class ChunkPool {
     if (chunk.large) {
       this.#largeUsed -= 1;
       if (chunk.ofMany) this.#manyUsed -= 1;
+      if (chunk.ofInput) this.#inputUsed -= 1;
+      chunk.ofInput = false;
       const keep = !this.#closed && this.#largeFree.length < LARGE_CHUNKS_IDLE_MAX;
       if (keep) this.#largeFree.push(chunk);
       else this.#unmap(chunk.arena);

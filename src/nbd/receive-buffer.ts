@@ -118,7 +118,7 @@ export class ReceiveBuffer {
   }
 
   #take(): Chunk {
-    const chunk = (this.#large ? this.#pool.takeLarge() : undefined) ?? this.#pool.takeSmall(true);
+    const chunk = (this.#large ? this.#pool.takeInput() : undefined) ?? this.#pool.takeSmall(true);
     if (chunk === undefined) throw new Error('the pool owed a small chunk and gave none');
     return chunk;
   }

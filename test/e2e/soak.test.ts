@@ -62,7 +62,7 @@ reserve = 2
 handshake_timeout = "${LIMIT_SECONDS}s"
 send_stall = "${SEND_STALL_SECONDS}s"
 receive_stall = "${LIMIT_SECONDS}s"
-bytes_in_flight_total = "160M"
+bytes_in_flight_total = "208M"
 
 [tls]
 mode = "allowed"

@@ -117,7 +117,7 @@ describe('the configuration', () => {
     ['[limits]\nhandshake_timeout = "1ms"', 'limits.handshake_timeout = "1ms": expected a time from 1s'],
     [
       '[limits]\nbytes_in_flight_total = "64M"',
-      'limits.bytes_in_flight_total = "64M": expected a size from 160M',
+      'limits.bytes_in_flight_total = "64M": expected a size from 208M',
     ],
     ['[limits]\nanything = 1', 'unknown key limits.anything'],
     ['[log]\nlevel = "loud"', 'log.level = "loud"'],
