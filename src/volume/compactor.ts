@@ -240,9 +240,9 @@ export class Compactor {
 
   async #compact(victim: Segment, { urgent, signal, onChunk, claim }: Pace): Promise<void> {
     const { handles, deks } = this.#options;
+    const [source, plain] = [new Arena(ARENA_CHUNK_BYTES), new Arena(ARENA_CHUNK_BYTES)];
     victim.pins++;
     this.#victim = victim;
-    const [source, plain] = [new Arena(ARENA_CHUNK_BYTES), new Arena(ARENA_CHUNK_BYTES)];
     try {
       const file = await handles.file(victim);
       const lbas = await readIndexLbas(victim, file, deks);
