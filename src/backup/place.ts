@@ -45,6 +45,11 @@ function isSame(one: Place, other: Place): boolean {
   return one.dev === other.dev && one.ino === other.ino && one.birthtimeNs === other.birthtimeNs;
 }
 
+/** Whether something has that name, or it can't be told: the file system that it would be on does not answer, for instance. */
+export async function mayBeThere(path: string): Promise<boolean> {
+  return isThere(path).catch(() => true);
+}
+
 async function isThere(path: string): Promise<boolean> {
   try {
     await lstat(path);

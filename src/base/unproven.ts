@@ -35,21 +35,28 @@ export class Unproven<Entry> {
 
   /**
    * Who has to go: of the address with the most of them the one of the lowest `rank`, and the oldest of these. Addresses with as
-   * many count as one. Undefined where there is nobody.
+   * many count as one. A rank that more than half of these have protects nobody: whoever got there and does nothing would keep
+   * all others from it. Undefined where there is nobody.
    */
-  next(rank?: (entry: Entry) => number): Entry | undefined {
-    let most = 0;
-    for (const { size } of this.#byAddress.values()) most = Math.max(most, size);
-    let next: Entry | undefined;
-    let lowest = Number.POSITIVE_INFINITY;
+  next(rank: (entry: Entry) => number = () => 0): Entry | undefined {
+    const most = this.most;
+    const ranks = new Map<number, Entry[]>();
+    let all = 0;
     for (const [entry, address] of this.#addresses) {
       if (this.of(address).size < most) continue;
-      if (rank === undefined) return entry;
       const own = rank(entry);
-      if (own >= lowest) continue;
-      next = entry;
-      lowest = own;
+      ranks.set(own, [...(ranks.get(own) ?? []), entry]);
+      all += 1;
     }
+    const crowded = [...ranks.values()].find(({ length }) => length > all / 2);
+    const [next] = crowded ?? ranks.get(Math.min(...ranks.keys())) ?? [];
     return next;
+  }
+
+  /** Of one address. */
+  get most(): number {
+    let most = 0;
+    for (const { size } of this.#byAddress.values()) most = Math.max(most, size);
+    return most;
   }
 }

@@ -78,8 +78,8 @@ export class Forgetting {
       return new SealbdError('CONFLICT', `${unknown}: --force forgets it all the same`);
     };
     const { listed, found } = await within(clock, LOOK_WAIT_MS, known.lookAt(path), late);
-    if (found.length === 0) return listed;
-    const needs = 'is there, and needs its keys';
+    if (found === undefined) return listed;
+    const needs = `${found}, and needs its keys`;
     throw new SealbdError(
       'CONFLICT',
       `${path} ${needs}: remove it first, or --force forgets it all the same`,

@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { BackupDirectory } from '../backup/backup-directory.js';
 import { INCOMPLETE, MANIFEST } from '../backup/names.js';
-import { type Place, placeOf, whyNotGone } from '../backup/place.js';
+import { mayBeThere, type Place, placeOf, whyNotGone } from '../backup/place.js';
 import { messageOf, SealbdError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { formatUuid } from '../base/random.js';
@@ -135,13 +135,23 @@ export class KnownBackups {
     }));
   }
 
-  /** Those that are listed under `path`, and which of them are found there. */
-  async lookAt(path: string): Promise<{ listed: readonly KnownBackup[]; found: readonly KnownBackup[] }> {
+  /** Those that are listed under `path`, and why one of them may be there: undefined where none is. */
+  async lookAt(path: string): Promise<{ listed: readonly KnownBackup[]; found: string | undefined }> {
     const { backups } = await this.list();
     const listed = backups.filter((known) => known.path === path);
-    const found: KnownBackup[] = [];
-    for (const known of listed) if ((await this.#whereabouts(known)).present) found.push(known);
-    return { listed, found };
+    for (const known of listed) {
+      if ((await this.#whereabouts(known)).present) return { listed, found: 'is there' };
+      if (await this.#mayBeDamaged(known)) return { listed, found: 'can not be read, or is damaged' };
+    }
+    return { listed, found: undefined };
+  }
+
+  /** Something has its name that is no backup which is being made, or was begun and given up. */
+  async #mayBeDamaged({ path, gone, uuid }: KnownBackup): Promise<boolean> {
+    // Its files have the thread of that place, and `forget` refuses it anyway.
+    if (this.#beingMade.has(path)) return false;
+    if (gone || (uuid === null && (await isUnfinished(this.#files.at(path))))) return false;
+    return this.#files.run(path, () => mayBeThere(path));
   }
 
   /**

@@ -154,14 +154,18 @@ export class ChunkPool {
 
   /**
    * Who wants many leaves a part to those who want one, and these keep to it while somebody waits for many: so there comes the
-   * time when there are as many, and meanwhile small requests go on.
+   * time when there are as many, and meanwhile small requests go on. Input counts with neither: it has its own part, and stays until
+   * the requests before it are served.
    */
   #hasRoom(count: number): boolean {
     const bytes = count * ARENA_CHUNK_BYTES;
     const many = this.#manyUsed * ARENA_CHUNK_BYTES;
-    const one = this.#largeUsed * ARENA_CHUNK_BYTES - many;
-    if (count > 1)
-      return many + bytes + this.#lentBytes + Math.max(one, this.#oneBytesMin) <= this.#largeBytesMax;
+    const input = this.#inputUsed * ARENA_CHUNK_BYTES;
+    const one = this.#largeUsed * ARENA_CHUNK_BYTES - many - input;
+    if (count > 1) {
+      const others = this.#lentBytes + input + Math.max(one, this.#oneBytesMin);
+      return many + bytes + others <= this.#largeBytesMax;
+    }
     if (this.#queue.othersWantMany && one + bytes > this.#oneBytesMin) return false;
     return this.#largeBytes + bytes <= this.#largeBytesMax;
   }

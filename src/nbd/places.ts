@@ -60,7 +60,9 @@ export class Places {
       this.#pushOut(oldest);
     }
     if (this.#taken >= this.#limits.connections) {
-      const victim = this.#handshakes.next();
+      // Not that of an address which has no more than this one would have: it came first.
+      const own = this.#handshakes.of(address);
+      const [victim] = this.#handshakes.most > own.size + 1 ? [this.#handshakes.next()] : own;
       if (victim === undefined) return undefined;
       this.#pushOut(victim);
     }

@@ -166,3 +166,14 @@ it('asks for one of both', async () => {
   await expect(forgetIn(watched).forget('b')).rejects.toMatchObject(usage);
   await watched.close();
 });
+
+it('refuses one that is damaged, and whose data is there', async () => {
+  const { watched, path, made } = await scene();
+  await made();
+  writeFileSync(join(path, 'manifest'), 'not any more');
+  const { forget } = forgetIn(watched);
+  const refused = expect.stringContaining('can not be read, or is damaged');
+  await expect(forget(path)).rejects.toMatchObject({ ...CONFLICT, message: refused });
+  expect((await forget(path, true)).backups).toHaveLength(1);
+  await watched.close();
+});
