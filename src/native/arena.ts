@@ -1,3 +1,4 @@
+import { errnoOf, messageOf, SealbdError } from '../base/errors.js';
 import { addon } from './addon.js';
 
 /**
@@ -11,8 +12,9 @@ export class Arena {
   readonly view: DataView;
   readonly #base: number;
 
+  /** ENOMEM where there is no memory. */
   constructor(sizeBytes: number) {
-    const { id, buffer } = addon.arenaCreate(sizeBytes);
+    const { id, buffer } = created(sizeBytes);
     this.id = id;
     this.bytes = new Uint8Array(buffer);
     this.view = new DataView(buffer);
@@ -31,5 +33,14 @@ export class Arena {
   /** Wipes the arena and gives its memory back. Views made of it become unusable. */
   free(): void {
     addon.arenaFree(this.id);
+  }
+}
+
+function created(sizeBytes: number): ReturnType<typeof addon.arenaCreate> {
+  try {
+    return addon.arenaCreate(sizeBytes);
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOMEM') throw error;
+    throw new SealbdError('ENOMEM', messageOf(error), { cause: error });
   }
 }

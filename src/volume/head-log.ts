@@ -93,7 +93,14 @@ export class HeadLog {
     const gather = new Gather();
     let done = 0;
     while (done < blocks) {
-      const run = Math.min(blocks - done, this.#capacity(lba + done, blocks - done));
+      let run: number;
+      try {
+        run = Math.min(blocks - done, this.#capacity(lba + done, blocks - done));
+      } catch (error) {
+        // Runs before it may be under way: the memory of the write is theirs until they are done.
+        gather.add(() => Promise.reject(error));
+        break;
+      }
       if (run === 0) return this.#appendLater(gather, src, srcOffset, lba, blocks, done, conflict);
       const at = done;
       done += run;
