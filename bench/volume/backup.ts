@@ -15,7 +15,7 @@ import { nullLogger } from '../../src/base/log.js';
 import { CipherPool } from '../../src/cipher/cipher-pool.js';
 import { median, rangeOf } from '../../src/cli/bench/statistics.js';
 import { identityOf } from '../../src/daemon/dek-rotation.js';
-import { systemRandom } from '../../src/daemon/random.js';
+import { systemRandom } from '../../src/keys/random.js';
 import { writeRestoredHeader } from '../../src/keys/restored-header.js';
 import { VolumeHeader } from '../../src/keys/volume-header.js';
 import { KeyProviders } from '../../src/kms/registry.js';

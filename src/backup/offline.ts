@@ -3,14 +3,13 @@ import { resolve } from 'node:path';
 import { systemClock } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
 import { nullLogger } from '../base/log.js';
-import type { RandomSource } from '../base/random.js';
 import { CipherPool } from '../cipher/cipher-pool.js';
 import { type HeldKeys, type JobControl, JobKeys } from '../keys/job-keys.js';
+import { systemRandom as random } from '../keys/random.js';
 import { DEFAULT_WATCH, type WatchPolicy } from '../keys/watch-state.js';
 import { Watchdog } from '../keys/watchdog.js';
 import { KmsError } from '../kms/provider.js';
 import { KeyProviders } from '../kms/registry.js';
-import { addon } from '../native/addon.js';
 import { FsStore } from '../store/fs-store.js';
 import type { Store } from '../store/store.js';
 import { openChain } from './backup-directory.js';
@@ -20,13 +19,6 @@ import { whyUnproven } from './proof.js';
 import { verifyBackup } from './verify.js';
 
 const storeAt = (path: string): Store => FsStore.at(path);
-
-const random: RandomSource = {
-  fill(bytes) {
-    addon.randomFill(bytes);
-    return bytes;
-  },
-};
 
 export interface VerifyReport {
   readonly path: string;

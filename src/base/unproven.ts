@@ -45,7 +45,9 @@ export class Unproven<Entry> {
     for (const [entry, address] of this.#addresses) {
       if (this.of(address).size < most) continue;
       const own = rank(entry);
-      ranks.set(own, [...(ranks.get(own) ?? []), entry]);
+      const same = ranks.get(own);
+      if (same === undefined) ranks.set(own, [entry]);
+      else same.push(entry);
       all += 1;
     }
     const crowded = [...ranks.values()].find(({ length }) => length > all / 2);

@@ -54,7 +54,7 @@ export class Forgetting {
     if (!isAbsolute(given)) throw new SealbdError('USAGE', `${given}: expected an absolute path`);
     const path = resolve(given);
     const { known, record } = this.#options;
-    const listed = force ? await this.#listed(path) : await this.#notFound(path);
+    const listed = force ? await known.listedAt(path) : await this.#notFound(path);
     if (listed.length === 0) throw new SealbdError('NOT_FOUND', `no backup at ${path} is known here`);
     await known.forget(listed);
     for (const event of listed.flatMap((backup) => eventsOf(backup, by))) record(event);
@@ -62,11 +62,6 @@ export class Forgetting {
       return { path, volume, createdAt, deks: deks.map(({ id }) => id) };
     });
     return { backups, dropped: 0 };
-  }
-
-  async #listed(path: string): Promise<readonly KnownBackup[]> {
-    const { backups } = await this.#options.known.list();
-    return backups.filter((known) => known.path === path);
   }
 
   /** Those that are listed, none of which is there. */

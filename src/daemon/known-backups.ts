@@ -135,10 +135,14 @@ export class KnownBackups {
     }));
   }
 
+  async listedAt(path: string): Promise<readonly KnownBackup[]> {
+    const { backups } = await this.list();
+    return backups.filter((known) => known.path === path);
+  }
+
   /** Those that are listed under `path`, and why one of them may be there: undefined where none is. */
   async lookAt(path: string): Promise<{ listed: readonly KnownBackup[]; found: string | undefined }> {
-    const { backups } = await this.list();
-    const listed = backups.filter((known) => known.path === path);
+    const listed = await this.listedAt(path);
     for (const known of listed) {
       if ((await this.#whereabouts(known)).present) return { listed, found: 'is there' };
       if (await this.#mayBeDamaged(known)) return { listed, found: 'can not be read, or is damaged' };

@@ -74,22 +74,26 @@ function authenticators({ activeDek, deks }: Superblock): number[] {
   return pending === undefined ? [activeDek] : [activeDek, pending.id];
 }
 
+/** Its records of DEKs and origins, and how long it is in all when it is encoded. */
+function bodyOf(superblock: Superblock) {
+  const records = superblock.deks.map(encodeRecord);
+  const origins = encodeOrigins(superblock.origins);
+  const bytes = records.reduce((sum, record) => sum + record.length, origins.length);
+  const length = HEAD_BYTES + bytes + CRC_BYTES + MAC_BYTES * authenticators(superblock).length;
+  return { records, origins, bytes, length };
+}
+
 /** How long it is when it is encoded. */
 export function superblockBytes(superblock: Superblock): number {
-  const records = superblock.deks.reduce((sum, dek) => sum + encodeRecord(dek).length, 0);
-  const body = records + encodeOrigins(superblock.origins).length;
-  return HEAD_BYTES + body + CRC_BYTES + MAC_BYTES * authenticators(superblock).length;
+  return bodyOf(superblock).length;
 }
 
 /** CONFLICT where it would be too long. */
 export function encodeSuperblock(superblock: Superblock, keyOf: DekKey): Buffer {
   assertConsistent(superblock, (problem) => new RangeError(`superblock: ${problem}`));
-  const records = superblock.deks.map(encodeRecord);
-  const origins = encodeOrigins(superblock.origins);
-  const bodyBytes = records.reduce((sum, record) => sum + record.length, origins.length);
+  const { records, origins, bytes: bodyBytes, length } = bodyOf(superblock);
   const version = origins.length === 0 ? VERSIONS.plain : VERSIONS.withOrigins;
   const keys = authenticators(superblock);
-  const length = HEAD_BYTES + bodyBytes + CRC_BYTES + MAC_BYTES * keys.length;
   // What can't be read back must not lie on the disk.
   if (length > SUPERBLOCK_BYTES_MAX)
     throw new SealbdError(

@@ -35,11 +35,10 @@ async function readAway(session: Session, { offset, length }: Request, chunk: Ch
   const last = offset + Math.min(length, CACHE_BYTES_MAX);
   const end = Math.min(Math.ceil(last / BLOCK_BYTES) * BLOCK_BYTES, session.device.sizeBytes);
   const pieces = [];
-  for (
-    let at = Math.floor(offset / BLOCK_BYTES) * BLOCK_BYTES;
-    at < end;
-    at += pieceLength(at, end - at, chunk.sizeBytes)
-  )
-    pieces.push({ chunk, at: chunk.start, offset: at, length: pieceLength(at, end - at, chunk.sizeBytes) });
+  for (let at = Math.floor(offset / BLOCK_BYTES) * BLOCK_BYTES; at < end; ) {
+    const piece = { chunk, at: chunk.start, offset: at, length: pieceLength(at, end - at, chunk.sizeBytes) };
+    pieces.push(piece);
+    at += piece.length;
+  }
   await readAll(session, pieces);
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { nullLogger } from '../../src/base/log.js';
-import { systemRandom } from '../../src/daemon/random.js';
+import { systemRandom } from '../../src/keys/random.js';
 import { moveToKey, rewrapUnderSameKey } from '../../src/keys/rewrap.js';
 import { VolumeHeader } from '../../src/keys/volume-header.js';
 import { addon } from '../../src/native/addon.js';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { nullLogger } from '../../src/base/log.js';
-import { systemRandom } from '../../src/daemon/random.js';
+import { systemRandom } from '../../src/keys/random.js';
 import type { KmsEnvironment } from '../../src/kms/provider.js';
 import { KeyProviders } from '../../src/kms/registry.js';
 import { addon } from '../../src/native/addon.js';

@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { DEKS_ASKED_AT_ONCE, KEY_CHECK_TIMEOUT_MS } from '../../src/base/limits.js';
 import { nullLogger } from '../../src/base/log.js';
-import { systemRandom } from '../../src/daemon/random.js';
+import { systemRandom } from '../../src/keys/random.js';
 import { VolumeHeader } from '../../src/keys/volume-header.js';
 import { KeyProviders } from '../../src/kms/registry.js';
 import { addon, SUITE_GCM } from '../../src/native/addon.js';

@@ -4,7 +4,7 @@ import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { type Clock, systemClock } from '../../src/base/clock.js';
 import { KEY_CHECK_TIMEOUT_MS } from '../../src/base/limits.js';
 import { nullLogger } from '../../src/base/log.js';
-import { systemRandom } from '../../src/daemon/random.js';
+import { systemRandom } from '../../src/keys/random.js';
 import { moveToKey, rewrapUnderSameKey } from '../../src/keys/rewrap.js';
 import { VolumeHeader } from '../../src/keys/volume-header.js';
 import { localScheme } from '../../src/kms/local/provider.js';

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { systemRandom } from '../../src/daemon/random.js';
+import { systemRandom } from '../../src/keys/random.js';
 import { openKeyFile, sealKeyFile } from '../../src/kms/local/export-file.js';
 import { addon } from '../../src/native/addon.js';
 import { expectNoLeakedSlots } from '../support/key-fixtures.js';

@@ -2,7 +2,7 @@ import { createReadStream, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeHeapSnapshot } from 'node:v8';
 import { expect, it } from 'vitest';
-import { systemRandom } from '../../src/daemon/random.js';
+import { systemRandom } from '../../src/keys/random.js';
 import { sealKeyFile } from '../../src/kms/local/export-file.js';
 import { keyringOf } from '../../src/kms/local/provider.js';
 import { addon } from '../../src/native/addon.js';

@@ -12,9 +12,9 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { systemRandom } from '../../src/daemon/random.js';
 import { STARTUP } from '../../src/daemon/volume-events.js';
 import { VolumeFiles } from '../../src/daemon/volume-files.js';
+import { systemRandom } from '../../src/keys/random.js';
 import { FsStore } from '../../src/store/fs-store.js';
 import { ioError } from '../support/hooked-store.js';
 import { expectNoLeakedSlots, temporaryDirectory } from '../support/key-fixtures.js';
